@@ -92,8 +92,14 @@ class CollectionNotFound(NotFound):
 
 
 class MethodNotAllowed(RequestError):
+    """`allowed` lists the methods the route takes, as the Allow header writes them."""
+
     status = 405
     code = "method_not_allowed"
+
+    def __init__(self, message: str, *, allowed: str = "") -> None:
+        super().__init__(message)
+        self.allowed = allowed
 
 
 class BodyTooLarge(RequestError):
@@ -140,4 +146,7 @@ _BY_CODE = _tree(HearthError)
 
 def from_code(code: str, message: str, *, param: str | None = None, retry_after: float | None = None) -> HearthError:
     """The error that `code` names, as a worker reported it; an unknown code becomes the root."""
-    return _BY_CODE.get(code, HearthError)(message, param=param, retry_after=retry_after)
+    error = _BY_CODE.get(code, HearthError)(message)
+    error.param = param
+    error.retry_after = retry_after
+    return error

@@ -40,9 +40,10 @@ class Generate(msgspec.Struct, frozen=True, tag="generate"):
 
 
 class Embed(msgspec.Struct, frozen=True, tag="embed"):
-    """One vector per input, in order. An input is a text, or the model's own token ids without special tokens."""
+    """One vector per input, in order: `texts`, or where those are None, `tokens`, the model's own ids without special ones."""
 
-    inputs: list[str] | list[list[int]]
+    texts: list[str] | None = None
+    tokens: list[list[int]] | None = None
 
 
 Request = Generate | Embed

@@ -1,0 +1,1 @@
+"""The wire and nothing else: one module per endpoint family, thin handlers over the runtime."""

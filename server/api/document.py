@@ -1,0 +1,100 @@
+"""The OpenAPI document: bodies, answers and errors of every route, made from the wire types themselves."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+from litestar.openapi.config import OpenAPIConfig
+from litestar.openapi.plugins import JsonRenderPlugin
+from litestar.openapi.spec import (
+    Components,
+    OpenAPIMediaType,
+    OpenAPIResponse,
+    Operation,
+    Reference,
+    RequestBody,
+    Schema,
+    SecurityScheme,
+)
+
+from server.api import wire
+
+_REF = "#/components/schemas/{name}"
+
+_FAULTS = {
+    "400": "The request is wrong as it stands.",
+    "401": "No API key, or a wrong one.",
+    "403": "The key lacks the scope.",
+    "404": "There is no such model, collection or route.",
+    "405": "The route does not take this method.",
+    "413": "The body is larger than the server allows.",
+    "415": "The body is not JSON.",
+    "429": "Too many requests wait; see Retry-After.",
+    "500": "Hearth failed.",
+    "503": "The model or collection cannot answer now; see Retry-After.",
+}
+
+
+def documented(
+    body: type[msgspec.Struct] | None,
+    reply: type[msgspec.Struct] | str,
+    *,
+    summary: str,
+    stream: type[msgspec.Struct] | None = None,
+    faults: Iterable[str] = tuple(_FAULTS),
+) -> type[Operation]:
+    """An Operation class for a handler: `reply` is a wire type, or a media type for bytes that are not JSON."""
+    content = {reply: OpenAPIMediaType(schema=Schema())} if isinstance(reply, str) else {_JSON: _media(reply)}
+    if stream is not None:
+        content["text/event-stream"] = OpenAPIMediaType(schema=Schema(description=f"Events of {stream.__name__}."))
+    responses = {"200": OpenAPIResponse(description="The answer.", content=content)}
+    for status in faults:
+        responses[status] = OpenAPIResponse(description=_FAULTS[status], content={_JSON: _media(wire.ErrorReply)})
+    requested = None if body is None else RequestBody(content={_JSON: _media(body)}, required=True)
+
+    @dataclass
+    class Documented(Operation):
+        def __post_init__(self) -> None:
+            self.summary = summary
+            self.request_body = requested
+            self.responses = {**responses}
+
+    return Documented
+
+
+_JSON = "application/json"
+
+
+def _media(kind: type[msgspec.Struct]) -> OpenAPIMediaType:
+    return OpenAPIMediaType(schema=Reference(ref=_REF.format(name=kind.__name__)))
+
+
+def openapi(version: str) -> OpenAPIConfig:
+    """The document's frame. It is served as /openapi.json."""
+    kinds = [kind for kind in vars(wire).values() if isinstance(kind, type) and issubclass(kind, msgspec.Struct)]
+    schemas: dict[str, Any] = msgspec.json.schema_components(
+        [kind for kind in kinds if kind is not msgspec.Struct], ref_template=_REF
+    )[1]
+    return OpenAPIConfig(
+        title="Hearth",
+        version=version,
+        path="/schema",
+        render_plugins=[JsonRenderPlugin()],
+        components=Components(
+            schemas={name: _Plain(schema) for name, schema in schemas.items()},
+            security_schemes={"key": SecurityScheme(type="http", scheme="bearer")},
+        ),
+        use_handler_docstrings=False,
+    )
+
+
+class _Plain(Schema):
+    """A JSON Schema that is already written."""
+
+    def __init__(self, written: dict[str, Any]) -> None:
+        super().__init__()
+        self._written = written
+
+    def to_schema(self) -> dict[str, Any]:
+        return self._written

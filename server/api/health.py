@@ -1,0 +1,107 @@
+"""What operators and monitors read: alive, ready, the whole state, and metrics."""
+
+import time
+from typing import Any
+
+import msgspec
+from litestar import Request, Response, get, route
+from litestar.enums import HttpMethod
+
+from server.api.document import documented
+from server.api.wire import Alive, CollectionHealth, Health, ModelHealth, Readiness, Welcome
+from server.models.model import Model
+from server.runtime import VERSION, Runtime, Shelf
+from server.telemetry import METRICS_CONTENT_TYPE
+
+_READ = [HttpMethod.GET, HttpMethod.HEAD]
+
+
+def _json(value: msgspec.Struct, status: int = 200) -> Response[bytes]:
+    return Response(msgspec.json.encode(value), status_code=status, media_type="application/json")
+
+
+@route(
+    "/",
+    http_method=_READ,
+    status_code=200,
+    operation_class=documented(None, Welcome, summary="What this is", faults=()),
+)
+async def welcome(request: Request[Any, Any, Any]) -> Response[bytes]:
+    runtime: Runtime = request.app.state["runtime"]
+    base = f"{request.base_url}".rstrip("/")
+    names = [target.id for target in runtime.targets]
+    return _json(Welcome("hearth", VERSION, f"{base}/v1", names, f"{base}/openapi.json"))
+
+
+@route(
+    "/healthz",
+    http_method=_READ,
+    status_code=200,
+    operation_class=documented(None, Alive, summary="Whether the server is alive", faults=()),
+)
+async def healthz() -> Response[bytes]:
+    return _json(Alive("ok"))
+
+
+@route(
+    "/readyz",
+    http_method=_READ,
+    status_code=200,
+    operation_class=documented(None, Readiness, summary="Whether everything declared can answer", not_ready=True),
+)
+async def readyz(request: Request[Any, Any, Any]) -> Response[bytes]:
+    runtime: Runtime = request.app.state["runtime"]
+    waiting = runtime.waiting
+    return _json(Readiness(not waiting, waiting), 503 if waiting else 200)
+
+
+@route(
+    "/health",
+    http_method=_READ,
+    status_code=200,
+    operation_class=documented(None, Health, summary="The whole state", faults=()),
+)
+async def health(request: Request[Any, Any, Any]) -> Response[bytes]:
+    runtime: Runtime = request.app.state["runtime"]
+    models = {name: _model(model) for name, model in runtime.models.items()}
+    knowledge = {name: await _collection(shelf) for name, shelf in runtime.shelves.items()}
+    failed = any(each.state == "failed" for each in (*models.values(), *knowledge.values()))
+    status = "degraded" if failed else "loading" if runtime.waiting else "ok"
+    uptime = round(time.time() - runtime.started, 3)
+    return _json(Health(status, VERSION, runtime.recipe.digest, uptime, models, knowledge))  # type: ignore[arg-type]  # one of the three words
+
+
+def _model(model: Model) -> ModelHealth:
+    card = model.card
+    return ModelHealth(
+        state=model.state,
+        engine=model.spec.engine,
+        error=model.error,
+        progress=model.progress if model.state == "loading" else None,
+        restarts=model.restarts,
+        in_flight=model.in_flight,
+        device=card.device if card else None,
+        precision=card.precision if card else None,
+    )
+
+
+async def _collection(shelf: Shelf) -> CollectionHealth:
+    status = await shelf.status()
+    if status is None:
+        return CollectionHealth(shelf.state, shelf.error, 0, 0, [])
+    return CollectionHealth(shelf.state, shelf.error, status.documents, status.chunks, status.skipped)
+
+
+@get(
+    "/metrics",
+    opt={"needs": "admin"},
+    operation_class=documented(None, "text/plain", summary="Metrics for Prometheus", faults=("401", "403")),
+)
+async def metrics(request: Request[Any, Any, Any]) -> Response[bytes]:
+    runtime: Runtime = request.app.state["runtime"]
+    return Response(runtime.telemetry.render(), media_type=METRICS_CONTENT_TYPE)
+
+
+@get("/openapi.json", include_in_schema=False)
+async def openapi_json(request: Request[Any, Any, Any]) -> Response[bytes]:
+    return Response(request.app.state["document"], media_type="application/json")

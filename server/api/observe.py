@@ -1,0 +1,56 @@
+"""Around every request: its id, its duration, its span. The outermost ASGI layer, so that faults carry ids too."""
+
+import re
+import time
+from collections.abc import Callable
+from uuid import uuid4
+
+from litestar.types import ASGIApp, Message, Receive, Scope, Send
+
+from server.telemetry import Telemetry
+
+_sound = re.compile(rb"[A-Za-z0-9._:-]{1,128}")
+
+
+class Observed:
+    """Wraps the application; `telemetry` gives the running one, or None before there is one."""
+
+    def __init__(self, app: ASGIApp, telemetry: Callable[[], Telemetry | None]) -> None:
+        self._app = app
+        self._telemetry = telemetry
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        telemetry = self._telemetry()
+        if scope["type"] != "http" or telemetry is None:
+            await self._app(scope, receive, send)
+            return
+        request_id = _request_id(scope["headers"])
+        status = 500
+
+        async def stamped(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                message["headers"] = [*message["headers"], (b"x-request-id", request_id)]
+            await send(message)
+
+        started = time.perf_counter()
+        try:
+            with telemetry.span(f"{scope['method']} {scope['path']}", {"hearth.request.id": request_id.decode()}):
+                await self._app(scope, receive, stamped)
+        finally:
+            telemetry.http.http(time.perf_counter() - started, scope["method"], _route(scope), status)
+
+
+def _request_id(headers: "object") -> bytes:
+    """The client's own id when it is one, else a new one."""
+    for name, value in headers:  # type: ignore[attr-defined]  # ASGI's pairs of bytes
+        if name == b"x-request-id" and _sound.fullmatch(value):
+            return bytes(value)
+    return f"req_{uuid4().hex}".encode()
+
+
+def _route(scope: Scope) -> str:
+    """The route's template, so that unknown paths do not each become a time series."""
+    template = scope.get("path_template")
+    return str(template) if template else "unknown"

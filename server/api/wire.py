@@ -1,0 +1,329 @@
+"""The bodies of requests and answers as OpenAI's clients send and read them; types only, no behaviour.
+
+Requests keep unknown fields legal (clients send new ones every month); `decode` names them to the client. Unions hold at
+most one array type because msgspec allows no more: `str | list[Any]` fields are checked where they are read.
+"""
+
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import UNSET, Meta, UnsetType
+
+Probability = Annotated[float, Meta(ge=0, le=1)]
+Penalty = Annotated[float, Meta(ge=-2, le=2)]
+Positive = Annotated[int, Meta(ge=1)]
+Name = Annotated[str, Meta(min_length=1)]
+
+
+# ---- chat completions -----------------------------------------------------------------------------------------------
+
+
+class ContentPart(msgspec.Struct):
+    """One part of a message; parts of another type than text are refused by models that cannot read them."""
+
+    type: str
+    text: str | None = None
+
+
+class ChatMessage(msgspec.Struct):
+    role: Literal["system", "developer", "user", "assistant", "tool", "function"]
+    content: str | list[ContentPart] | None = None
+
+
+class StreamOptions(msgspec.Struct):
+    include_usage: bool | None = None
+
+
+class ChatRequest(msgspec.Struct):
+    model: Name
+    messages: Annotated[list[ChatMessage], Meta(min_length=1)]
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+    max_tokens: Positive | None = None
+    max_completion_tokens: Positive | None = None
+    stop: Annotated[str, Meta(min_length=1)] | Annotated[list[Name], Meta(max_length=4)] | None = None
+    n: Annotated[int, Meta(ge=1, le=16)] | None = None
+    temperature: Annotated[float, Meta(ge=0, le=2)] | None = None
+    top_p: Probability | None = None
+    presence_penalty: Penalty | None = None
+    frequency_penalty: Penalty | None = None
+    seed: int | None = None
+    logprobs: bool | None = None
+    top_logprobs: Annotated[int, Meta(ge=0, le=20)] | None = None
+    logit_bias: dict[str, float] | None = None
+    tools: list[dict[str, Any]] | None = None
+    tool_choice: str | dict[str, Any] | None = None
+    parallel_tool_calls: bool | None = None
+    response_format: dict[str, Any] | None = None
+    user: str | None = None
+    metadata: dict[str, Any] | None = None
+    store: bool | None = None
+
+
+class Annotation(msgspec.Struct):
+    """Where a part of the answer is quoted from. `start_index`:`end_index` are characters of the answer."""
+
+    type: Literal["file_citation"]
+    file_id: str
+    filename: str
+    index: int
+    start_index: int
+    end_index: int
+    chunk_id: str
+    uri: str
+    quote: str
+
+
+class AnswerMessage(msgspec.Struct):
+    role: Literal["assistant"]
+    content: str | None
+    refusal: str | None = None
+    annotations: list[Annotation] = []
+
+
+class Choice(msgspec.Struct):
+    index: int
+    message: AnswerMessage
+    finish_reason: str
+    logprobs: None = None
+
+
+class PromptTokensDetails(msgspec.Struct):
+    cached_tokens: int = 0
+
+
+class CompletionTokensDetails(msgspec.Struct):
+    reasoning_tokens: int = 0
+
+
+class Usage(msgspec.Struct):
+    prompt_tokens: int
+    completion_tokens: int
+    total_tokens: int
+    prompt_tokens_details: PromptTokensDetails
+    completion_tokens_details: CompletionTokensDetails
+
+
+class ChatCompletion(msgspec.Struct):
+    id: str
+    object: Literal["chat.completion"]
+    created: int
+    model: str
+    choices: list[Choice]
+    usage: Usage
+    system_fingerprint: str
+
+
+class ChunkDelta(msgspec.Struct, omit_defaults=True):
+    role: Literal["assistant"] | UnsetType = UNSET
+    content: str | UnsetType = UNSET
+    annotations: list[Annotation] | UnsetType = UNSET
+
+
+class ChunkChoice(msgspec.Struct):
+    index: int
+    delta: ChunkDelta
+    finish_reason: str | None = None
+    logprobs: None = None
+
+
+class ChatChunk(msgspec.Struct):
+    """One event of a streamed answer. `usage` stands only where the client asked for it."""
+
+    id: str
+    object: Literal["chat.completion.chunk"]
+    created: int
+    model: str
+    choices: list[ChunkChoice]
+    system_fingerprint: str
+    usage: Usage | None | UnsetType = UNSET
+
+
+# ---- embeddings -----------------------------------------------------------------------------------------------------
+
+
+class EmbeddingsRequest(msgspec.Struct):
+    """`input`: a text, texts, the token ids of one text, or of several."""
+
+    model: Name
+    input: Annotated[str, Meta(min_length=1)] | Annotated[list[Any], Meta(min_length=1, max_length=2048)]
+    encoding_format: Literal["float", "base64"] | None = None
+    dimensions: Positive | None = None
+    user: str | None = None
+
+
+class Embedding(msgspec.Struct):
+    """`embedding` is a list of numbers, or base64 of little-endian float32 when that was asked for."""
+
+    object: Literal["embedding"]
+    index: int
+    embedding: str | list[float]
+
+
+class EmbeddingUsage(msgspec.Struct):
+    prompt_tokens: int
+    total_tokens: int
+
+
+class EmbeddingList(msgspec.Struct):
+    object: Literal["list"]
+    data: list[Embedding]
+    model: str
+    usage: EmbeddingUsage
+
+
+# ---- models ---------------------------------------------------------------------------------------------------------
+
+
+class ModelCard(msgspec.Struct):
+    """`context_length` and `max_model_len` are the longest request in tokens; null until the model was loaded once."""
+
+    id: str
+    object: Literal["model"]
+    created: int
+    owned_by: str
+    root: str
+    task: str
+    engine: str
+    state: str
+    description: str | None
+    context_length: int | None
+    max_model_len: int | None
+    knowledge: list[str]
+
+
+class ModelList(msgspec.Struct):
+    object: Literal["list"]
+    data: list[ModelCard]
+
+
+# ---- retrieve -------------------------------------------------------------------------------------------------------
+
+
+class HybridWeights(msgspec.Struct, forbid_unknown_fields=True):
+    embedding_weight: Probability
+    text_weight: Probability
+
+
+class RankingOptions(msgspec.Struct, forbid_unknown_fields=True):
+    score_threshold: Probability | None = None
+    hybrid_search: HybridWeights | None = None
+
+
+class RetrieveRequest(msgspec.Struct, forbid_unknown_fields=True):
+    """Hearth's own endpoint, so unknown fields are refused. `filters` follows OpenAI's filter grammar."""
+
+    query: Annotated[str, Meta(min_length=1)] | Annotated[list[Name], Meta(min_length=1, max_length=16)]
+    collections: Annotated[list[Name], Meta(min_length=1)] | None = None
+    k: Annotated[int, Meta(ge=1, le=100)] | None = None
+    mode: Literal["hybrid", "vector", "text"] | None = None
+    filters: dict[str, Any] | None = None
+    ranking_options: RankingOptions | None = None
+
+
+class TextContent(msgspec.Struct):
+    type: Literal["text"]
+    text: str
+
+
+class Span(msgspec.Struct):
+    """Characters of the document's text."""
+
+    start: int
+    end: int
+
+
+class RetrievedChunk(msgspec.Struct):
+    """`score` is 0 to 1, higher is nearer; `scores` holds what it was made of."""
+
+    object: Literal["retrieval.chunk"]
+    id: str
+    collection: str
+    file_id: str
+    document_id: str
+    filename: str
+    uri: str
+    title: str | None
+    heading: str | None
+    score: float
+    scores: dict[str, float]
+    attributes: dict[str, Any]
+    content: list[TextContent]
+    span: Span
+    token_count: int
+    citation: int
+
+
+class RetrieveUsage(msgspec.Struct):
+    embedding_tokens: int
+
+
+class RetrievalPage(msgspec.Struct):
+    object: Literal["retrieval.page"]
+    id: str
+    search_query: list[str]
+    data: list[RetrievedChunk]
+    usage: RetrieveUsage
+    timings_ms: dict[str, float]
+    index_version: dict[str, int]
+    has_more: bool
+    next_page: str | None = None
+
+
+# ---- errors and state -----------------------------------------------------------------------------------------------
+
+
+class ErrorBody(msgspec.Struct):
+    message: str
+    type: str
+    param: str | None
+    code: str | None
+
+
+class ErrorReply(msgspec.Struct):
+    error: ErrorBody
+
+
+class Alive(msgspec.Struct):
+    status: Literal["ok"]
+
+
+class Readiness(msgspec.Struct):
+    ready: bool
+    waiting: list[str]
+
+
+class ModelHealth(msgspec.Struct):
+    state: str
+    engine: str
+    error: str | None
+    progress: str | None
+    restarts: int
+    in_flight: int
+    device: str | None
+    precision: str | None
+
+
+class CollectionHealth(msgspec.Struct):
+    state: str
+    error: str | None
+    documents: int
+    chunks: int
+    skipped: list[str]
+
+
+class Health(msgspec.Struct):
+    status: Literal["ok", "degraded", "loading"]
+    version: str
+    recipe: str
+    uptime_seconds: float
+    models: dict[str, ModelHealth]
+    knowledge: dict[str, CollectionHealth]
+
+
+class Welcome(msgspec.Struct):
+    name: Literal["hearth"]
+    version: str
+    base_url: str
+    models: list[str]
+    documentation: str

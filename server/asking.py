@@ -1,0 +1,85 @@
+"""`hearth ask`: one question from the terminal, to the running server or to a runtime of its own."""
+
+import asyncio
+import json
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import aclosing
+
+import httpx
+from rich.console import Console
+
+from config import Recipe
+from server import chat
+from server.chat import Sampling
+from server.errors import HearthError
+from server.models.engine import Message
+from server.runtime import Runtime
+
+_LOAD_SECONDS = 600.0
+
+
+def ask(recipe: Recipe, question: str, model: str | None, key: str | None, out: Console, err: Console) -> int:
+    """Print the answer as it comes; returns the exit code."""
+    chosen = model or next(
+        (*recipe.assistants, *(name for name, spec in recipe.models.items() if spec.task == "chat")), None
+    )
+    if chosen is None:
+        err.print(f"{recipe.path}: this recipe has no chat model to ask.")
+        return 1
+    try:
+        for text in _from_server(recipe, question, chosen, key):
+            out.print(text, end="", markup=False)
+    except httpx.ConnectError:
+        err.print("No server is running; loading the recipe for this answer.")
+        try:
+            asyncio.run(_print_own(recipe, question, chosen, out))
+        except HearthError as error:
+            err.print(error.message, markup=False)
+            return 1
+    except (httpx.HTTPError, HearthError) as error:
+        err.print(str(error), markup=False)
+        return 1
+    out.print()
+    return 0
+
+
+def _from_server(recipe: Recipe, question: str, model: str, key: str | None) -> Iterator[str]:
+    listen = recipe.server.listen
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(listen.host, listen.host)
+    url = f"http://{f'[{host}]' if ':' in host else host}:{listen.port}/v1/chat/completions"
+    body = {"model": model, "messages": [{"role": "user", "content": question}], "stream": True}
+    headers = {"authorization": f"Bearer {key}"} if key else {}
+    with httpx.stream("POST", url, json=body, headers=headers, timeout=_LOAD_SECONDS, trust_env=False) as reply:
+        if reply.status_code != 200:
+            raise HearthError(json.loads(reply.read())["error"]["message"])
+        for line in reply.iter_lines():
+            if line.startswith("data: ") and line != "data: [DONE]":
+                yield _text(json.loads(line.removeprefix("data: ")))
+
+
+def _text(event: dict[str, object]) -> str:
+    match event:
+        case {"error": {"message": str(message)}}:
+            raise HearthError(message)
+        case {"choices": [{"delta": {"content": str(text)}}, *_]}:
+            return text
+        case _:
+            return ""
+
+
+async def _print_own(recipe: Recipe, question: str, model: str, out: Console) -> None:
+    async with aclosing(_own(recipe, question, model)) as texts:
+        async for text in texts:
+            out.print(text, end="", markup=False)
+
+
+async def _own(recipe: Recipe, question: str, model: str) -> AsyncGenerator[str, None]:
+    async with Runtime.build(recipe) as runtime:
+        target = runtime.target(model)
+        needed = target.assistant.knowledge if target.assistant else ()
+        await asyncio.gather(target.model.ready(), *(runtime.shelves[name].ready() for name in needed))
+        turn = chat.turn(runtime, target, [Message("user", question)], Sampling())
+        async with aclosing(turn):
+            async for parts in turn:
+                if isinstance(parts, list):
+                    yield "".join(part.text for part in parts)

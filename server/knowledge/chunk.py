@@ -1,0 +1,261 @@
+"""Cuts a document into chunks that follow its headings. Pure: tokens are counted by the function it is given.
+
+A chunk stays within one section (a heading and what stands under it), so that one heading path describes it. Blocks
+are packed whole while they fit; a block that is larger than a chunk is cut at sentences (prose) or lines (code,
+tables), then at lines, then between words. Inside a word only where the model could not read the word at all.
+"""
+
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+
+from server.knowledge.document import Chunk, Document
+from server.knowledge.outline import Block, Kind, blocks, is_item
+
+Count = Callable[[Sequence[str]], list[int]]
+"""Tokens of each text, without the special tokens that frame an input."""
+
+_SENTENCE = re.compile(r"""[.!?…]+["'”’)\]*_`]*\s+|[。！？]+[」』”’）]*\s*""")
+_LINE = re.compile(r"\n+")
+# Scripts without spaces between words: every character may begin a new one.
+_WORD = re.compile(r"\s+|(?<=[\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af\U00020000-\U0003134f])")
+_CONTEXT_SHARE = 4
+"""At most one part in so many of what the model reads is title and headings."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """In tokens: what a chunk should have, what it repeats of the one before, what an input may have at all."""
+
+    tokens: int
+    overlap: int
+    context: int
+
+
+@dataclass(frozen=True)
+class _Atom:
+    """What is never cut further: a sentence, a line, or what they had to be cut into. `block` numbers its block."""
+
+    start: int
+    end: int
+    tokens: int
+    block: int
+
+
+@dataclass(frozen=True)
+class _Section:
+    """Blocks under one heading; `path` holds (title, where its heading stands) from the outermost on."""
+
+    path: tuple[tuple[str, int], ...]
+    blocks: tuple[Block, ...]
+
+
+def split(document: Document, limits: Limits, count: Count) -> list[Chunk]:
+    """The chunks of `document` in order; together they hold every character that is not white space.
+
+    Each chunk's context and text have at most `limits.context` tokens. A document without text has none.
+    """
+    sections = list(_sections(blocks(document.text, document.body, document.markdown)))
+    chunks = [
+        chunk
+        for section, target, context in _planned(document, sections, limits, count)
+        for chunk in _section_chunks(document.text, section, target, context, limits, count)
+    ]
+    return list(_fitting(document.text, chunks, limits, count))
+
+
+def pieces(text: str, tokens: int, count: Count) -> list[str]:
+    """`text` cut into pieces of at most `tokens` tokens each, at sentences where possible."""
+    block = Block(Kind.PROSE, 0, len(text))
+    spans = _pack(_atoms(text, (block,), tokens, tokens, count), Limits(tokens, 0, tokens), frozenset())
+    return [piece for start, end in spans if (piece := text[start:end].strip())]
+
+
+def _sections(found: Iterable[Block]) -> Iterator[_Section]:
+    """Sections in order. A heading with nothing under it stands before the next section's text."""
+    path: list[tuple[int, str, int]] = []
+    held: list[Block] = []
+    for block in found:
+        if block.kind is Kind.HEADING:
+            if any(each.kind is not Kind.HEADING for each in held):
+                yield _Section(tuple((title, at) for _, title, at in path), tuple(held))
+                held = []
+            path = [entry for entry in path if entry[0] < block.level]
+            path.append((block.level, block.title, block.start))
+        held.append(block)
+    if held:
+        yield _Section(tuple((title, at) for _, title, at in path), tuple(held))
+
+
+def _planned(
+    document: Document, sections: Sequence[_Section], limits: Limits, count: Count
+) -> Iterator[tuple[_Section, int, str]]:
+    """With each section the most tokens its chunks may have and the longest context they can get."""
+    contexts = [_context(document.title, section.path, limits, count) for section in sections]
+    for section, (context, used) in zip(sections, contexts, strict=True):
+        yield section, max(1, min(limits.tokens, limits.context - used)), context
+
+
+def _context(title: str, path: Sequence[tuple[str, int]], limits: Limits, count: Count) -> tuple[str, int]:
+    """Title and headings in one line, and its tokens; the outermost go first where they would take too much room."""
+    names = [title, *(name for name, _ in path)] if title and (not path or path[0][0] != title) else [n for n, _ in path]
+    names = [name for name in names if name]
+    while names:
+        line = " > ".join(names)
+        tokens = count([line])[0]
+        if tokens * _CONTEXT_SHARE <= limits.context:
+            return line, tokens
+        names = names[1:]
+    return "", 0
+
+
+def _section_chunks(
+    text: str, section: _Section, target: int, context: str, limits: Limits, count: Count
+) -> Iterator[Chunk]:
+    room = max(1, limits.context - limits.context // _CONTEXT_SHARE)
+    atoms = _atoms(text, section.blocks, target, max(target, room), count)
+    headings = frozenset(n for n, block in enumerate(section.blocks) if block.kind is Kind.HEADING)
+    spans = _pack(atoms, Limits(target, min(limits.overlap, target - 1), limits.context), headings)
+    for start, end in spans:
+        start, end = _trimmed(text, start, end)
+        if start < end:
+            shown = sum(at >= start for _, at in section.path)
+            heading = tuple(name for name, _ in section.path if name)
+            yield Chunk(text[start:end], start, end, heading, _above(context, shown), 0)
+
+
+def _above(context: str, shown: int) -> str:
+    """The context without its last `shown` headings, which the chunk's own text shows."""
+    names = context.split(" > ") if context else []
+    return " > ".join(names[: max(0, len(names) - shown)])
+
+
+def _trimmed(text: str, start: int, end: int) -> tuple[int, int]:
+    """The span without white space at its ends."""
+    span = text[start:end]
+    return start + len(span) - len(span.lstrip()), start + len(span.rstrip())
+
+
+def _atoms(text: str, found: Sequence[Block], target: int, most: int, count: Count) -> list[_Atom]:
+    """Sentences and lines of the blocks; those of more than `target` tokens are cut down, words only above `most`."""
+    spans = [
+        (start, end, number)
+        for number, block in enumerate(found)
+        for start, end in _natural(text, block)
+    ]
+    atoms = _counted(text, spans, count)
+    for border in (_LINE, _WORD):
+        atoms = _cut(text, atoms, target, count, lambda atom, border=border: _at(text, atom.start, atom.end, border))
+    while any(atom.tokens > most and atom.end - atom.start > 1 for atom in atoms):
+        atoms = _cut(text, atoms, most, count, _halves)
+    return atoms
+
+
+def _cut(
+    text: str, atoms: list[_Atom], most: int, count: Count, cut: Callable[[_Atom], Iterable[tuple[int, int]]]
+) -> list[_Atom]:
+    """`atoms` with those above `most` tokens replaced by what `cut` makes of them; one call of `count`."""
+    parts = {n: list(cut(atom)) for n, atom in enumerate(atoms) if atom.tokens > most}
+    if not parts:
+        return atoms
+    fresh = iter(_counted(text, [(*span, atoms[n].block) for n, spans in parts.items() for span in spans], count))
+    return [new for n, atom in enumerate(atoms) for new in ([next(fresh) for _ in parts[n]] if n in parts else [atom])]
+
+
+def _counted(text: str, spans: Sequence[tuple[int, int, int]], count: Count) -> list[_Atom]:
+    tokens = count([text[start:end] for start, end, _ in spans])
+    return [_Atom(start, end, n, block) for (start, end, block), n in zip(spans, tokens, strict=True)]
+
+
+def _natural(text: str, block: Block) -> Iterator[tuple[int, int]]:
+    """Where a block may be cut without loss: between sentences and list items, or between lines."""
+    if block.kind is Kind.HEADING:
+        yield block.start, block.end
+    elif block.kind is Kind.LINES:
+        yield from _at(text, block.start, block.end, _LINE)
+    else:
+        for start, end in _items(text, block):
+            yield from _at(text, start, end, _SENTENCE)
+
+
+def _items(text: str, block: Block) -> Iterator[tuple[int, int]]:
+    start = block.start
+    for line_start, line_end in _at(text, block.start, block.end, _LINE):
+        if line_start > start and is_item(text[line_start:line_end]):
+            yield start, line_start
+            start = line_start
+    yield start, block.end
+
+
+def _at(text: str, start: int, end: int, border: re.Pattern[str]) -> Iterator[tuple[int, int]]:
+    """The spans of `text[start:end]` that `border` ends; the border belongs to the span before it."""
+    at = start
+    for found in border.finditer(text, start, end):
+        if start < found.end() < end and found.end() > at:
+            yield at, found.end()
+            at = found.end()
+    if at < end:
+        yield at, end
+
+
+def _halves(atom: _Atom) -> list[tuple[int, int]]:
+    if atom.end - atom.start < 2:
+        return [(atom.start, atom.end)]
+    middle = (atom.start + atom.end) // 2
+    return [(atom.start, middle), (middle, atom.end)]
+
+
+def _pack(atoms: Sequence[_Atom], limits: Limits, headings: frozenset[int]) -> Iterator[tuple[int, int]]:
+    """Spans of at most `limits.tokens` tokens that hold every atom; blocks stay whole where they fit."""
+    held: list[_Atom] = []
+    for number, group in groupby(atoms, key=lambda atom: atom.block):
+        block = list(group)
+        size = _size(block)
+        # A heading is not left alone at the end of a chunk: what stands under it is cut instead.
+        whole = size <= limits.tokens and not all(atom.block in headings for atom in held)
+        for part in [block] if whole else [[atom] for atom in block]:
+            if held and _size(held) + _size(part) > limits.tokens:
+                yield held[0].start, held[-1].end
+                held = _tail(held, min(limits.overlap, limits.tokens - _size(part)))
+            held += part
+    if held:
+        yield held[0].start, held[-1].end
+
+
+def _size(atoms: Iterable[_Atom]) -> int:
+    return sum(atom.tokens for atom in atoms)
+
+
+def _tail(atoms: list[_Atom], tokens: int) -> list[_Atom]:
+    """The last whole atoms of at most `tokens` tokens; none where that would repeat everything."""
+    first = len(atoms)
+    while first > 0 and _size(atoms[first - 1 :]) <= tokens:
+        first -= 1
+    return atoms[first:] if first else []
+
+
+def _fitting(text: str, chunks: Sequence[Chunk], limits: Limits, count: Count) -> Iterator[Chunk]:
+    """The chunks with their tokens counted; one that does not fit after all (tokens do not add up) is halved."""
+    counts = count([part for chunk in chunks for part in (chunk.text, chunk.indexed)])
+    for n, chunk in enumerate(chunks):
+        own, whole = counts[2 * n], counts[2 * n + 1]
+        if whole <= limits.context or (chunk.end - chunk.start < 2 and not chunk.context):
+            yield Chunk(chunk.text, chunk.start, chunk.end, chunk.heading, chunk.context, own)
+        else:
+            yield from _fitting(text, list(_halved(text, chunk)), limits, count)
+
+
+def _halved(text: str, chunk: Chunk) -> Iterator[Chunk]:
+    """Two halves at the white space next to the middle, or at the middle; a single character loses its context."""
+    if chunk.end - chunk.start < 2:
+        yield Chunk(chunk.text, chunk.start, chunk.end, chunk.heading, "", 0)
+        return
+    middle = chunk.start + (chunk.end - chunk.start) // 2
+    spaces = [found.end() for found in re.finditer(r"\s+", chunk.text)]
+    if spaces:
+        middle = chunk.start + min(spaces, key=lambda at: abs(at - len(chunk.text) // 2))
+    for start, end in ((chunk.start, middle), (middle, chunk.end)):
+        start, end = _trimmed(text, start, end)
+        if start < end:
+            yield Chunk(text[start:end], start, end, chunk.heading, chunk.context, 0)

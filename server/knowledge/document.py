@@ -1,0 +1,101 @@
+"""The values a collection is made of: document, chunk and hit. Knows neither files nor the store."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from hashlib import blake2b
+from pathlib import Path
+
+import msgspec
+
+AttributeValue = str | int | float | bool
+
+
+def encodable(text: str) -> str:
+    """`text` with lone surrogates replaced one for one, so that it can be stored and no span moves."""
+    return text if text.isascii() else text.encode("utf-8", "replace").decode("utf-8")
+
+
+def document_id(path: Path) -> str:
+    """The stable id of the document that lies at `path`, which is absolute and resolved."""
+    return f"file-{digest(str(path))}"
+
+
+def digest(*parts: str) -> str:
+    """32 hexadecimal digits; no two lists of parts share one by running into each other."""
+    state = blake2b(digest_size=16)
+    for part in parts:
+        raw = part.encode("utf-8", "surrogatepass")
+        state.update(len(raw).to_bytes(8, "little") + raw)
+    return state.hexdigest()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Document:
+    """One text with what is known of it. Chunks are cut from `text[body:]`; spans are characters of `text`.
+
+    `hash` tells whether it changed; empty stands for the hash of what the document holds. `source` says who brought it,
+    `path` where it lies, None where it lies nowhere.
+    """
+
+    id: str
+    uri: str
+    filename: str
+    text: str
+    title: str = ""
+    markdown: bool = True
+    body: int = 0
+    attributes: Mapping[str, AttributeValue] = field(default_factory=dict)
+    source: str = "upsert"
+    path: str | None = None
+    hash: str = ""
+
+    def __post_init__(self) -> None:
+        for name in ("id", "uri", "filename", "text", "title"):
+            object.__setattr__(self, name, encodable(getattr(self, name)))
+        if not self.hash:
+            attributes = repr(sorted(self.attributes.items()))
+            object.__setattr__(self, "hash", digest(self.title, self.text, attributes))
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """`document.text[start:end] == text`. `heading` is the path of headings above it, outermost first.
+
+    `context` is what is embedded and indexed before the text: title and headings that the text itself does not show.
+    `tokens` counts the text alone.
+    """
+
+    text: str
+    start: int
+    end: int
+    heading: tuple[str, ...]
+    context: str
+    tokens: int
+
+    @property
+    def indexed(self) -> str:
+        """What is embedded and searched for words."""
+        return f"{self.context}\n\n{self.text}" if self.context else self.text
+
+
+class Hit(msgspec.Struct, frozen=True):
+    """One chunk that was found. `score` is 0 to 1, higher is nearer, and compares within one search mode.
+
+    `scores` holds the raw ones: `vector` (cosine), `text` (BM25), `fused` (before it is brought to 0-1).
+    `start`:`end` are characters of the document's text. `heading` joins the path with " > ".
+    """
+
+    id: str
+    collection: str
+    document_id: str
+    filename: str
+    uri: str
+    title: str
+    heading: str
+    text: str
+    score: float
+    scores: dict[str, float]
+    start: int
+    end: int
+    token_count: int
+    attributes: dict[str, AttributeValue]

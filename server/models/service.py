@@ -1,0 +1,76 @@
+"""An engine as a worker's service: the child process' side of a model. Imported by workers only, with their engine."""
+
+import pickle
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+from config.model import ModelSpec
+from server.errors import HearthError
+from server.models.engine import Card, Engine, Event, Failed, Request, is_last
+from server.models.engines import create
+from server.worker import Item
+
+
+@dataclass(frozen=True)
+class EngineConfig:
+    """What a worker is told at its start: the recipe's model section, and a folder it may fill.
+
+    Pickled: both ends are the same code, and the bytes come from the process that started this one.
+    """
+
+    spec: ModelSpec
+    cache: Path
+
+    def encode(self) -> bytes:
+        return pickle.dumps(self)
+
+
+_requests = msgspec.msgpack.Decoder(Request)
+_events = msgspec.msgpack.Encoder()
+_cards = msgspec.msgpack.Encoder()
+
+
+class EngineService:
+    """Adapts one Engine to the worker's bytes; the worker's owner thread calls every method."""
+
+    def __init__(self) -> None:
+        self._engine: Engine | None = None
+
+    def open(self, config: bytes, progress: Callable[[str], None]) -> bytes:
+        told: EngineConfig = pickle.loads(config)
+        self._engine = create(told.spec, told.cache)
+        card: Card = self._engine.load(progress)
+        return _cards.encode(card)
+
+    def submit(self, call: int, body: bytes) -> list[Item]:
+        try:
+            admitted = self._ready.submit(call, _requests.decode(body))
+        except HearthError as error:
+            return [Item(call, _events.encode(Failed.of(error)), True)]
+        return [Item(call, _events.encode(admitted), False)]
+
+    def step(self) -> list[Item]:
+        return [_item(call, event) for call, event in self._ready.step()]
+
+    def cancel(self, call: int) -> None:
+        self._ready.cancel(call)
+
+    @property
+    def busy(self) -> bool:
+        return self._engine is not None and self._engine.busy
+
+    def close(self) -> None:
+        if self._engine is not None:
+            self._engine.close()
+
+    @property
+    def _ready(self) -> Engine:
+        assert self._engine is not None, "the worker opens its service before it uses it"
+        return self._engine
+
+
+def _item(call: int, event: Event) -> Item:
+    return Item(call, _events.encode(event), is_last(event))

@@ -1,0 +1,140 @@
+"""Every metric and span of Hearth and their names, on OpenTelemetry alone; knows nothing of who records them.
+
+Names follow the GenAI semantic conventions (repository open-telemetry/semantic-conventions-genai, status Development):
+`gen_ai.server.request.duration`, `gen_ai.server.time_to_first_token`, `gen_ai.server.time_per_output_token` in seconds and
+`gen_ai.client.token.usage` in tokens. Texts of requests and answers are never recorded.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from opentelemetry.exporter.prometheus import PrometheusMetricReader
+from opentelemetry.metrics import CallbackOptions, Histogram, Observation
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import MetricReader, PeriodicExportingMetricReader
+from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import BatchSpanProcessor
+from opentelemetry.trace import NoOpTracer, Span, SpanKind, Tracer
+from prometheus_client import CollectorRegistry
+from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
+
+from config.server import TelemetrySpec
+
+METRICS_CONTENT_TYPE = CONTENT_TYPE_LATEST
+
+_SECONDS = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 40, 80]
+_PER_TOKEN = [0.0001, 0.0005, 0.001, 0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.2, 0.5, 1]
+
+Reading = tuple[float, dict[str, str]]
+"""A gauge's value and its attributes."""
+
+
+@dataclass(frozen=True)
+class Gauges:
+    """What is read when somebody scrapes; each call returns one reading per model or collection."""
+
+    model_ready: Callable[[], Iterable[Reading]]
+    model_in_flight: Callable[[], Iterable[Reading]]
+    worker_restarts: Callable[[], Iterable[Reading]]
+    collection_ready: Callable[[], Iterable[Reading]]
+
+
+class Telemetry:
+    """One meter and one tracer for one runtime; `close` flushes what an exporter still holds."""
+
+    def __init__(self, spec: TelemetrySpec, service_version: str) -> None:
+        resource = Resource.create({"service.name": "hearth", "service.version": service_version})
+        self._registry = CollectorRegistry()
+        readers: list[MetricReader] = [PrometheusMetricReader(registry=self._registry)]
+        self._tracing: TracerProvider | None = None
+        if spec.otlp is not None:
+            readers.append(_otlp_metrics(spec.otlp))
+            self._tracing = _otlp_traces(spec.otlp, resource)
+        self._metering = MeterProvider(metric_readers=readers, resource=resource, shutdown_on_exit=False)
+        self.tracer: Tracer = self._tracing.get_tracer("hearth") if self._tracing else NoOpTracer()
+        meter = self._meter = self._metering.get_meter("hearth")
+
+        def seconds(name: str, description: str, bounds: list[float] = _SECONDS) -> "Seconds":
+            return Seconds(meter.create_histogram(name, "s", description, explicit_bucket_boundaries_advisory=bounds))
+
+        self.http = seconds("http.server.request.duration", "Whole HTTP requests, streams included.")
+        self.request = seconds("gen_ai.server.request.duration", "One model request from admission to its end.")
+        self.first_token = seconds("gen_ai.server.time_to_first_token", "From admission to the first token.")
+        self.per_token = seconds("gen_ai.server.time_per_output_token", "Between tokens after the first.", _PER_TOKEN)
+        self.search = seconds("hearth.knowledge.search.duration", "One search over one collection.")
+        self._tokens = meter.create_counter("gen_ai.client.token.usage", "{token}", "Tokens read and written.")
+        self._cancelled = meter.create_counter("hearth.requests.cancelled", "{request}", "Requests the client left.")
+
+    def tokens(self, model: str, *, read: int, written: int) -> None:
+        self._tokens.add(read, {"gen_ai.request.model": model, "gen_ai.token.type": "input"})
+        if written:
+            self._tokens.add(written, {"gen_ai.request.model": model, "gen_ai.token.type": "output"})
+
+    def cancelled(self, model: str) -> None:
+        self._cancelled.add(1, {"gen_ai.request.model": model})
+
+    def watch(self, gauges: Gauges) -> None:
+        """Register what is read at scrape time. Called once."""
+        for name, unit, description, read in (
+            ("hearth.model.ready", "1", "1 where a model can answer now.", gauges.model_ready),
+            ("hearth.model.in_flight", "{request}", "Requests running or waiting in a model.", gauges.model_in_flight),
+            ("hearth.worker.restarts", "{restart}", "Restarts of a model's process.", gauges.worker_restarts),
+            ("hearth.knowledge.chunks", "{chunk}", "Chunks in a collection.", gauges.collection_ready),
+        ):
+            self._meter.create_observable_gauge(name, [_observer(read)], unit, description)
+
+    @contextmanager
+    def span(self, name: str, attributes: dict[str, str | int]) -> Iterator[Span]:
+        """One server span; costs nothing where no exporter is declared."""
+        with self.tracer.start_as_current_span(name, kind=SpanKind.SERVER, attributes=attributes) as span:
+            yield span
+
+    def render(self) -> bytes:
+        """The metrics in Prometheus' text format."""
+        return generate_latest(self._registry)
+
+    def close(self) -> None:
+        """Flush and stop. Blocks for as long as the collector takes to answer; call it off the event loop."""
+        self._metering.shutdown()
+        if self._tracing is not None:
+            self._tracing.shutdown()
+
+
+class Seconds:
+    """A histogram in seconds that is recorded with the conventions' attribute names."""
+
+    def __init__(self, histogram: Histogram) -> None:
+        self._record = histogram.record
+
+    def http(self, elapsed: float, method: str, route: str, status: int) -> None:
+        self._record(
+            elapsed,
+            {"http.request.method": method, "http.route": route, "http.response.status_code": status},
+        )
+
+    def model(self, elapsed: float, model: str, operation: str, error: str | None = None) -> None:
+        attributes = {"gen_ai.request.model": model, "gen_ai.operation.name": operation}
+        self._record(elapsed, attributes if error is None else attributes | {"error.type": error})
+
+    def collection(self, elapsed: float, collection: str, mode: str) -> None:
+        self._record(elapsed, {"hearth.collection": collection, "hearth.search.mode": mode})
+
+
+def _observer(read: Callable[[], Iterable[Reading]]) -> Callable[[CallbackOptions], Iterable[Observation]]:
+    return lambda _options: [Observation(value, attributes) for value, attributes in read()]
+
+
+def _otlp_metrics(endpoint: str) -> MetricReader:
+    from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter
+
+    return PeriodicExportingMetricReader(OTLPMetricExporter(endpoint=f"{endpoint.rstrip('/')}/v1/metrics"))
+
+
+def _otlp_traces(endpoint: str, resource: Resource) -> TracerProvider:
+    from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+
+    provider = TracerProvider(resource=resource, shutdown_on_exit=False)
+    provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(endpoint=f"{endpoint.rstrip('/')}/v1/traces")))
+    return provider

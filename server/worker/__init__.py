@@ -1,0 +1,15 @@
+"""Supervised child processes that answer calls: bytes in, bytes out; knows nothing of models or tools."""
+
+from server.worker.service import Item, Service
+from server.worker.supervisor import Call, Worker, WorkerFailed, WorkerLimits, WorkerLost, WorkerUnavailable
+
+__all__ = [
+    "Call",
+    "Item",
+    "Service",
+    "Worker",
+    "WorkerFailed",
+    "WorkerLimits",
+    "WorkerLost",
+    "WorkerUnavailable",
+]

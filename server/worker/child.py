@@ -1,0 +1,156 @@
+"""The worker process: `python -m server.worker.child FD MODULE:CLASS`, one service behind one socket."""
+
+import ctypes
+import importlib
+import os
+import queue
+import signal
+import socket
+import sys
+import threading
+import time
+import traceback
+
+from server.worker.frames import (
+    Broken,
+    Cancel,
+    Close,
+    FrameReader,
+    FromWorker,
+    Items,
+    Ping,
+    Pong,
+    Progress,
+    Ready,
+    Submit,
+    ToWorker,
+    encode,
+    to_worker,
+)
+from server.worker.service import Item, Service
+
+_READ = 2**18
+_PR_SET_PDEATHSIG = 1
+
+
+class Link:
+    """The socket: any thread may send, one thread reads. Remembers since when the owner is inside the service."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        self._connection = connection
+        self._sending = threading.Lock()
+        self.busy_since: float | None = None
+        self.commands: queue.SimpleQueue[ToWorker] = queue.SimpleQueue()
+
+    def send(self, message: FromWorker) -> None:
+        frame = encode(message)
+        with self._sending:
+            self._connection.sendall(frame)
+
+    def read(self) -> None:
+        """Read until the gateway is gone, answering pings beside the owner; then end the process.
+
+        Ends it hard: the owner may be deep inside native code, and nobody is left to hear of it.
+        """
+        reader = FrameReader()
+        try:
+            while data := self._connection.recv(_READ):
+                for body in reader.feed(data):
+                    self._take(to_worker.decode(body))
+        except OSError:
+            pass
+        os._exit(0)
+
+    def _take(self, message: ToWorker) -> None:
+        if isinstance(message, Ping):
+            since = self.busy_since
+            self.send(Pong(0.0 if since is None else time.monotonic() - since))
+        else:
+            self.commands.put(message)
+
+
+class Owner:
+    """The main thread: the only one that touches the service."""
+
+    def __init__(self, service: Service, link: Link) -> None:
+        self._service = service
+        self._link = link
+
+    def run(self, config: bytes) -> None:
+        self._link.busy_since = time.monotonic()
+        ready = self._service.open(config, self._progress)
+        self._link.busy_since = None
+        self._link.send(Ready(ready))
+        while self._turn():
+            pass
+        self._service.close()
+
+    def _progress(self, text: str) -> None:
+        self._link.busy_since = time.monotonic()
+        self._link.send(Progress(text))
+
+    def _turn(self) -> bool:
+        """Take what was asked, then do one step; False when it is time to end."""
+        items: list[Item] = []
+        try:
+            while True:
+                command = self._link.commands.get(block=not self._service.busy and not items)
+                match command:
+                    case Submit(call, body):
+                        items += self._service.submit(call, body)
+                    case Cancel(call):
+                        self._service.cancel(call)
+                    case Close():
+                        return False
+        except queue.Empty:
+            pass
+        self._send(items)
+        if self._service.busy:
+            self._link.busy_since = time.monotonic()
+            self._send(self._service.step())
+            self._link.busy_since = None
+        return True
+
+    def _send(self, items: list[Item]) -> None:
+        if items:
+            self._link.send(Items([tuple(item) for item in items]))
+
+
+def main(argv: list[str]) -> int:
+    _end_with_parent()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    link = Link(socket.socket(fileno=int(argv[1])))
+    config = sys.stdin.buffer.read()
+    module, _, name = argv[2].partition(":")
+    threading.Thread(target=link.read, name="reader", daemon=True).start()
+    try:
+        service: Service = getattr(importlib.import_module(module), name)()
+        Owner(service, link).run(config)
+    except Exception as error:  # noqa: BLE001  # the outermost loop of this process: it reports what broke it and ends
+        traceback.print_exc()
+        link.send(Broken(_reason(error)))
+        return 1
+    return 0
+
+
+def _reason(error: Exception) -> str:
+    text = str(error).strip()
+    plain = isinstance(error, OSError | ValueError | RuntimeError) and text
+    return text if plain else f"{type(error).__name__}: {text}"
+
+
+def _end_with_parent() -> None:
+    """On Linux the kernel ends this process with its parent, even while native code holds the interpreter."""
+    if sys.platform == "linux":
+        parent = os.getppid()
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != parent:
+            os._exit(0)
+
+
+if __name__ == "__main__":
+    code = main(sys.argv)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    # Native runtimes may hang or crash in their exit handlers; everything that matters was closed above.
+    os._exit(code)

@@ -1,0 +1,45 @@
+"""What a worker process runs: the contract between the child's loop and the code it hosts."""
+
+from collections.abc import Callable
+from typing import NamedTuple, Protocol
+
+
+class Item(NamedTuple):
+    """One answer to a call; `last` ends that call."""
+
+    call: int
+    body: bytes
+    last: bool
+
+
+class Service(Protocol):
+    """Made without arguments in the child; one thread calls everything.
+
+    A method that raises means the process is broken: its reason is reported, the process ends and is replaced. A fault
+    of one call is an Item like any other; only the service knows how it looks.
+    """
+
+    def open(self, config: bytes, progress: Callable[[str], None]) -> bytes:
+        """Get ready; blocks for as long as that takes. `progress` may be called at any time. Returns the ready body."""
+        ...
+
+    def submit(self, call: int, body: bytes) -> list[Item]:
+        """Take a call. Does not compute; what it returns is sent at once."""
+        ...
+
+    def step(self) -> list[Item]:
+        """One unit of work; all it returns travels in one frame. Called only while `busy`."""
+        ...
+
+    def cancel(self, call: int) -> None:
+        """Forget a call; it gets no more items. Idempotent, and no fault for a call that has ended."""
+        ...
+
+    @property
+    def busy(self) -> bool:
+        """Whether `step` has work."""
+        ...
+
+    def close(self) -> None:
+        """Let everything go. Called at most once."""
+        ...

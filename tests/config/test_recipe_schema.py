@@ -1,0 +1,118 @@
+"""The committed schema is current, accepts what the loader accepts, and the full recipe shows every key there is."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import jsonschema_rs
+import pytest
+import yaml
+
+from config import load
+from config.document import parse
+from config.model import TASKS, engines
+from config.schema import FILE, render
+
+RECIPES = Path(__file__).resolve().parents[2] / "recipes"
+SCHEMA: dict[str, Any] = json.loads(render())
+
+
+def keys_of_schema(schema: dict[str, Any], path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    """Every key path of the schema; a free name is `*`, an engine's keys stand under the engine's word."""
+    if "$ref" in schema:
+        yield from keys_of_schema(SCHEMA["$defs"][schema["$ref"].rpartition("/")[2]], path)
+    for word, ref in schema.get("discriminator", {}).get("mapping", {}).items():
+        yield from keys_of_schema({"$ref": ref}, (*path[:-1], word))
+    for key, inner in schema.get("properties", {}).items():
+        yield (*path, key)
+        yield from keys_of_schema(inner, (*path, key))
+    for inner in schema.get("patternProperties", {}).values():
+        yield from keys_of_schema(inner, (*path, "*"))
+    if "items" in schema:
+        yield from keys_of_schema(schema["items"], path)
+
+
+def keys_of_recipe(value: object, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    free = path in {("models",), ("knowledge",), ("assistants",), ("knowledge", "*", "attributes")}
+    for key, inner in value.items() if isinstance(value, dict) else ():
+        name = (str(inner["engine"]) if path == ("models",) else "*") if free else str(key)
+        if not free:
+            yield (*path, name)
+        yield from keys_of_recipe(inner, (*path, name))
+    for inner in value if isinstance(value, list) else ():
+        yield from keys_of_recipe(inner, path)
+
+
+def test_the_committed_schema_is_current() -> None:
+    assert FILE.read_text(encoding="utf-8") == render(), "run: python -m config.schema"
+
+
+def test_the_full_recipe_shows_every_key_there_is_and_no_other() -> None:
+    shown = set(keys_of_recipe(parse((RECIPES / "full.yaml").read_text(encoding="utf-8")).value))
+    assert shown == set(keys_of_schema(SCHEMA))
+
+
+def test_the_full_recipe_explains_every_key_in_a_comment() -> None:
+    lines = (RECIPES / "full.yaml").read_text(encoding="utf-8").splitlines()
+    explained = {line.split(":")[0].strip(" -") for line in lines if " #" in line and ":" in line}
+    top = {"server", "keys", "limits", "telemetry", "chunk", "search", "assistants", "description", "version"}
+    assert {path[-1] for path in keys_of_schema(SCHEMA)} - explained <= top
+
+
+def test_every_key_has_a_description() -> None:
+    sections = [SCHEMA, *SCHEMA["$defs"].values()]
+    bare = [key for section in sections for key, value in section["properties"].items() if "description" not in value]
+    assert bare == []
+
+
+@pytest.mark.parametrize("path", sorted(RECIPES.glob("*.yaml")), ids=lambda path: path.name)
+def test_every_recipe_here_loads_and_fits_the_schema(path: Path) -> None:
+    recipe = load(path, environ={})
+    jsonschema_rs.validator_for(SCHEMA).validate(yaml.safe_load(path.read_text(encoding="utf-8")))
+    assert path.read_text(encoding="utf-8").startswith("# yaml-language-server: $schema=./recipe.schema.json\n")
+    assert recipe.redacted()
+
+
+def test_the_starter_serves_its_ids() -> None:
+    recipe = load(RECIPES / "starter.yaml", environ={})
+    assert {"starter", "embed"} <= {*recipe.models, *recipe.assistants}
+    assert recipe.assistants["starter"].knowledge == ("handbook",)
+
+
+GOOD = [
+    {"version": 1, "server": {"limits": {"body": 10, "queue": "${env:QUEUE:-5}"}, "listen": "${env:HOST}:80"}},
+    {"version": 1, "server": {"limits": {"body": "512 KiB"}, "listen": ":80", "cors": ["app://obsidian.md"]}},
+    {"version": 1, "models": {"a": {"engine": "echo", "idle_unload": "1h30m", "tokens_per_second": "${env:X}"}}},
+    {"version": 1, "models": {"a": {"engine": "reader", "source": "x", "precision": "${env:P:-f32}"}}},
+    {"version": 1, "assistants": {"a": {"model": "${env:MODEL}", "k": None}}},
+]
+BAD: list[object] = [
+    {},
+    [],
+    {"version": 2},
+    {"version": 1, "servr": {}},
+    {"version": 1, "server": {"listen": 8080}},
+    {"version": 1, "server": {"limits": {"body": "64 mib"}}},
+    {"version": 1, "models": {"a": {"engine": "eco"}}},
+    {"version": 1, "models": {"a": {"engine": "echo", "threshold": 1}}},
+    {"version": 1, "models": {"a b": {"engine": "echo"}}},
+    {"version": 1, "models": {"a": {"engine": "echo", "idle_unload": 30}}},
+    {"version": 1, "knowledge": {"a": {"embed": "e", "search": {"mode": "hybird"}}}},
+    {"version": 1, "knowledge": {"a": {"embed": "e", "search": {"k": 1001}}}},
+]
+
+
+@pytest.mark.parametrize("value", GOOD)
+def test_the_schema_accepts_what_a_recipe_may_write(value: object) -> None:
+    jsonschema_rs.validator_for(SCHEMA).validate(value)
+
+
+@pytest.mark.parametrize("value", BAD)
+def test_the_schema_refuses_what_the_loader_refuses(value: object) -> None:
+    assert not jsonschema_rs.validator_for(SCHEMA).is_valid(value)
+
+
+def test_every_engine_is_for_one_task() -> None:
+    words = SCHEMA["properties"]["models"]["patternProperties"].popitem()[1]["discriminator"]["mapping"]
+    assert set(words) == set(TASKS) == {*engines("chat"), *engines("embed")}
