@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field, ValidationInfo, WithJsonSchema, field_validator
+from pydantic import Field, PlainValidator, ValidationInfo, WithJsonSchema, field_validator
 
 from config.section import (
     FROZEN,
@@ -13,19 +13,22 @@ from config.section import (
     Count,
     Hits,
     Name,
+    Outside,
     Section,
     Whole,
     absolute,
     is_file,
     is_folder,
     shown,
+    text_of,
     wrong,
 )
 
 AttributeType = Literal["string", "int", "float", "bool"]
 
 
-def _glob(value: str, info: ValidationInfo) -> str:
+def _glob(value: object, info: ValidationInfo) -> str:
+    value = text_of(value)
     path = absolute(value, info)
     parts = path.parts
     if any("**" in part and part != "**" for part in parts):
@@ -42,7 +45,8 @@ def _glob(value: str, info: ValidationInfo) -> str:
 def _check_plain(value: str, path: Path) -> None:
     """A pattern without wildcards is one file."""
     if is_folder(path):
-        raise wrong(f"{shown(value)} is a folder; say which files of it", f"{value.rstrip('/')}/**/*.md")
+        guess = None if isinstance(value, Outside) else f"{value.rstrip('/')}/**/*.md"
+        raise wrong(f"{shown(value)} is a folder; say which files of it", guess)
     if not is_file(path):
         raise wrong(f"the file {shown(value)} does not exist")
 
@@ -50,7 +54,7 @@ def _check_plain(value: str, path: Path) -> None:
 class FilesSource(Section):
     """Documents that lie in files."""
 
-    files: Annotated[str, AfterValidator(_glob), WithJsonSchema({"type": "string", "minLength": 1})] = Field(
+    files: Annotated[str, PlainValidator(_glob), WithJsonSchema({"type": "string", "minLength": 1})] = Field(
         description="Which files, such as ./docs/**/*.md (** is any depth). Markdown, text and HTML are read."
     )
 

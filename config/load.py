@@ -32,7 +32,7 @@ def load(
     overlay = Overlay(document.value)
     overlay.environment(environ)
     overlay.command_line(overrides or {})
-    origin = Origin(path.resolve())
+    origin = Origin(Path(os.path.normpath(path.absolute())))
     filler = Filler(origin.folder, environ)
     tree = filler.fill(overlay.tree)
     recipe, found = _validated(tree, origin)

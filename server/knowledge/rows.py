@@ -1,0 +1,116 @@
+"""The table's columns, and documents as rows of it. Knows the store's format and no connection."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from server.knowledge.document import AttributeValue, Chunk, Document, digest
+from server.knowledge.filter import column
+
+SEPARATOR = " > "
+_TYPES = {"string": pa.string(), "int": pa.int64(), "float": pa.float64(), "bool": pa.bool_()}
+
+HIT_COLUMNS = ("id", "document_id", "uri", "filename", "title", "heading", "text", "start", "end", "token_count")
+STATE_COLUMNS = ("document_id", "document_hash", "source", "uri", "path")
+
+
+@dataclass(frozen=True)
+class Cut:
+    """A document with its chunks and their vectors, float32 [chunks, dimension]."""
+
+    document: Document
+    chunks: Sequence[Chunk]
+    vectors: NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Stored:
+    """What the table says of one document."""
+
+    id: str
+    hash: str
+    source: str
+    uri: str
+    path: str | None
+
+
+def schema(dimension: int, attributes: Mapping[str, str], metadata: Mapping[str, str]) -> pa.Schema:
+    """`indexed` is what words are searched in: the text with its title and headings."""
+    text = [
+        "id", "document_id", "uri", "filename", "title", "heading", "text", "indexed", "document_hash", "source"
+    ]  # fmt: skip
+    fields = [
+        *(pa.field(name, pa.string(), nullable=False) for name in text),
+        pa.field("path", pa.string()),
+        *(pa.field(name, pa.int32(), nullable=False) for name in ("start", "end", "position", "token_count")),
+        pa.field("vector", pa.list_(pa.float32(), dimension), nullable=False),
+        *(pa.field(column(name), _TYPES[kind]) for name, kind in attributes.items()),
+    ]
+    return pa.schema(fields, metadata=dict(metadata))
+
+
+def rows(cuts: Iterable[Cut], attributes: Mapping[str, str], like: pa.Schema) -> pa.Table:
+    """One row a chunk."""
+    held = list(cuts)
+    records = [_row(cut.document, n, chunk, attributes) for cut in held for n, chunk in enumerate(cut.chunks)]
+    dimension = like.field("vector").type.list_size
+    flat = np.concatenate([cut.vectors for cut in held] or [np.empty((0, dimension), np.float32)]).astype(np.float32)
+    columns: dict[str, Any] = {
+        name: pa.array([record[name] for record in records], type=like.field(name).type)
+        for name in like.names
+        if name != "vector"
+    }
+    columns["vector"] = pa.FixedSizeListArray.from_arrays(pa.array(flat.ravel(), pa.float32()), dimension)
+    return pa.Table.from_arrays([columns[name] for name in like.names], schema=like)
+
+
+def _row(document: Document, position: int, chunk: Chunk, attributes: Mapping[str, str]) -> dict[str, Any]:
+    return {
+        "id": f"chunk-{digest(document.id, str(position), chunk.text)}",
+        "document_id": document.id,
+        "uri": document.uri,
+        "filename": document.filename,
+        "title": document.title,
+        "heading": SEPARATOR.join(chunk.heading),
+        "text": chunk.text,
+        "indexed": chunk.indexed,
+        "document_hash": document.hash,
+        "source": document.source,
+        "path": document.path,
+        "start": chunk.start,
+        "end": chunk.end,
+        "position": position,
+        "token_count": chunk.tokens,
+        **{column(name): document.attributes.get(name) for name in attributes},
+    }
+
+
+def attributes_of(row: Mapping[str, Any], attributes: Iterable[str]) -> dict[str, AttributeValue]:
+    """The attributes a row's document has."""
+    return {name: value for name in attributes if (value := row.get(column(name))) is not None}
+
+
+def restored(found: Sequence[Mapping[str, Any]], attributes: Mapping[str, str]) -> Document:
+    """A document put together from its rows: the text in its places, white space between chunks as blank lines."""
+    ordered = sorted(found, key=lambda row: row["position"])
+    text = ""
+    for row in ordered:
+        if len(text) < row["end"]:
+            gap = row["start"] - len(text)
+            text += ("\n" * gap if gap > 0 else "") + row["text"][max(0, -gap) :]
+    first = ordered[0]
+    return Document(
+        id=first["document_id"],
+        uri=first["uri"],
+        filename=first["filename"],
+        text=text,
+        title=first["title"],
+        attributes=attributes_of(first, attributes),
+        source=first["source"],
+        path=first["path"],
+        hash=first["document_hash"],
+    )

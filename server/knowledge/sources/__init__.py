@@ -1,0 +1,1 @@
+"""Where documents come from; each module lists what one kind of source holds."""

@@ -1,0 +1,224 @@
+"""The embedded default chat model: it answers by quoting the nearest sentence of the passages, or says that none is near.
+
+It generates nothing: every word of an answer is either quoted or one of the fixed phrases below. Workers only.
+"""
+
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from config.model import ReaderModel
+from server.errors import ContextLengthExceeded, RequestError
+from server.models.engine import (
+    Admitted,
+    Card,
+    Citation,
+    Delta,
+    Event,
+    Generate,
+    Passage,
+    Progress,
+    Request,
+)
+from server.models.engines.encoder import Encoder
+from server.models.engines.nearness import nearness, overlaps
+from server.models.engines.sentences import Unit, split
+
+THRESHOLD = 0.45
+"""Answers about 9 of 10 answerable questions of the reading set and refuses about 5 of 6 asked of other pages."""
+
+WHO_I_AM = (
+    "I am Hearth's built-in reader. I answer questions by quoting the best sentence of the documents this server knows, "
+    "with its source; I cannot chat, write or reason. Ask me something the documents say, or add a generative model "
+    "under `models` in the recipe and point your client at it."
+)
+NO_KNOWLEDGE = (
+    "I can only quote documents, and no collection is attached to this model id. Ask an assistant that has `knowledge` "
+    "in the recipe, or add a generative model under `models`."
+)
+NOT_THERE = "I did not find that in these documents."
+NOTHING_READ = "I did not find that: the collection holds no passage on it."
+
+_SMALL_TALK = (
+    "hello", "hi", "hey there", "good morning", "good evening", "how are you?", "thanks", "thank you very much",
+    "goodbye", "who are you?", "what are you?", "what can you do?", "what can you help me with?", "help me",
+    "are you a language model?", "tell me about yourself", "nice to meet you", "ok great",
+)  # fmt: skip
+_SMALL_TALK_NEAR = 0.8
+_SMALL_TALK_WORDS = 8
+_STEP_TOKENS = 1024
+_MOST_UNITS = 96
+_LONGEST_QUOTE = 400
+_word = re.compile(r"\s*\S+|\s+")
+
+
+@dataclass
+class _Reading:
+    """A question whose sentences are being encoded; `todo` holds the rows without a vector, shortest first."""
+
+    question: str
+    passages: list[Passage]
+    units: list[tuple[int, Unit]]
+    todo: list[tuple[int, list[int]]]
+    vectors: NDArray[np.float32]
+    limit: int | None
+    has_knowledge: bool
+
+
+@dataclass
+class _Telling:
+    """An answer on its way out, word by word."""
+
+    words: list[str]
+    limit: int | None
+    citations: list[Citation] = field(default_factory=list)
+    sent: int = 0
+
+
+class ReaderEngine:
+    """Encodes in steps of about 1000 tokens, then sends one word a request and step."""
+
+    def __init__(self, spec: ReaderModel, cache: Path) -> None:
+        self._spec = spec
+        self._cache = cache
+        self._threshold = THRESHOLD if spec.threshold is None else spec.threshold
+        self._reading: dict[int, _Reading] = {}
+        self._telling: dict[int, _Telling] = {}
+
+    def load(self, progress: Progress) -> Card:
+        progress("building the encoder")
+        self._encoder = Encoder(self._spec.source.folder, self._cache, self._spec.precision, self._spec.threads)
+        self._small_talk = self._encoder.encode(self._encoder.ids(_SMALL_TALK))
+        return Card(
+            task="chat",
+            description="Quotes the nearest sentence of the attached knowledge with its source; generates nothing.",
+            context=self._encoder.window,
+            tokenizer=str(self._encoder.tokenizer_file),
+            precision=self._encoder.precision,
+        )
+
+    # ---- taking a question --------------------------------------------------------------------------------------
+
+    def submit(self, key: int, request: Request) -> Admitted:
+        if not isinstance(request, Generate):
+            raise RequestError("This model is for chat, not for embeddings.", param="model")
+        question = next((said.text for said in reversed(request.messages) if said.role == "user"), "").strip()
+        if not question:
+            raise RequestError("There is no user message with a question.", param="messages")
+        ids = self._encoder.ids([question])[0]
+        if len(ids) > self._encoder.window:
+            raise ContextLengthExceeded.of(self._encoder.window, len(ids))
+        reading = self._units(question, ids, request)
+        self._reading[key] = reading
+        return Admitted(len(ids) + sum(self._encoder.count(passage.text) for passage in reading.passages))
+
+    def _units(self, question: str, ids: list[int], request: Generate) -> _Reading:
+        passages = request.passages or []
+        texts = [passage.text for passage in passages]
+        units = [(at, unit) for at, text in enumerate(texts) for unit in split(text) if unit.quotable][:_MOST_UNITS]
+        rows = [ids, *self._encoder.ids([texts[at][unit.start : unit.end] for at, unit in units])]
+        # A unit longer than the window (a long table, say) is judged by its beginning; it is still quoted whole.
+        todo = sorted(enumerate(row[: self._encoder.window] for row in rows), key=lambda row: len(row[1]))
+        vectors = np.zeros((len(rows), self._encoder.shape.hidden), np.float32)
+        return _Reading(question, passages, units, todo, vectors, request.max_tokens, request.passages is not None)
+
+    # ---- steps --------------------------------------------------------------------------------------------------
+
+    def step(self) -> list[tuple[int, Event]]:
+        if self._reading:
+            key, reading = next(iter(self._reading.items()))
+            self._encode_some(reading)
+            if not reading.todo:
+                del self._reading[key]
+                self._telling[key] = self._answer(reading)
+        events = [(key, self._say(telling)) for key, telling in self._telling.items()]
+        for key, delta in events:
+            if delta.finish_reason is not None:
+                del self._telling[key]
+        return list(events)
+
+    def _encode_some(self, reading: _Reading) -> None:
+        count = 1
+        while count < len(reading.todo) and (count + 1) * len(reading.todo[count][1]) <= _STEP_TOKENS:
+            count += 1
+        taken, reading.todo = reading.todo[:count], reading.todo[count:]
+        reading.vectors[[place for place, _ in taken]] = self._encoder.encode([row for _, row in taken])
+
+    def _say(self, telling: _Telling) -> Delta:
+        """The next word. Tokens are counted word by word, which is how they are sent."""
+        word = telling.words[telling.sent]
+        tokens = self._encoder.count(word)
+        if telling.limit is not None and tokens > telling.limit:
+            return Delta(finish_reason="length")
+        telling.sent += 1
+        if telling.limit is not None:
+            telling.limit -= tokens
+        done = telling.sent == len(telling.words)
+        return Delta(word, tokens, telling.citations if done else [], "stop" if done else None)
+
+    # ---- answering ----------------------------------------------------------------------------------------------
+
+    def _answer(self, reading: _Reading) -> _Telling:
+        if self._is_small_talk(reading):
+            return _telling(WHO_I_AM, reading)
+        if not reading.passages:
+            return _telling(NOTHING_READ if reading.has_knowledge else NO_KNOWLEDGE, reading)
+        best = self._best(reading)
+        return _telling(NOT_THERE, reading) if best is None else _quoting(reading, *best)
+
+    def _is_small_talk(self, reading: _Reading) -> bool:
+        if len(reading.question.split()) > _SMALL_TALK_WORDS:
+            return False
+        return float((self._small_talk @ reading.vectors[0]).max()) >= _SMALL_TALK_NEAR
+
+    def _best(self, reading: _Reading) -> tuple[int, Unit] | None:
+        if not reading.units:
+            return None
+        texts = [reading.passages[at].text[unit.start : unit.end] for at, unit in reading.units]
+        scores = [reading.passages[at].score for at, _ in reading.units]
+        near = nearness(reading.vectors[0], reading.vectors[1:], overlaps(reading.question, texts), scores)
+        best = int(near.argmax())
+        return reading.units[best] if near[best] >= self._threshold else None
+
+    def cancel(self, key: int) -> None:
+        self._reading.pop(key, None)
+        self._telling.pop(key, None)
+
+    @property
+    def busy(self) -> bool:
+        return bool(self._reading or self._telling)
+
+    def close(self) -> None:
+        self._reading.clear()
+        self._telling.clear()
+
+
+def _telling(text: str, reading: _Reading) -> _Telling:
+    return _Telling(_word.findall(text), reading.limit)
+
+
+def _quoting(reading: _Reading, at: int, unit: Unit) -> _Telling:
+    """`“quote” — source`, with the quote's place in answer and passage."""
+    passage = reading.passages[at]
+    end = _with_what_follows(passage.text, unit)
+    quote = passage.text[unit.start : end]
+    telling = _telling(f"“{quote}” — {passage.source}", reading)
+    telling.citations = [Citation(at, 1, 1 + len(quote), unit.start, end)]
+    return telling
+
+
+def _with_what_follows(text: str, unit: Unit) -> int:
+    """The end of the quote: a sentence that only leads in ("Do this:") takes what it leads to along."""
+    end = unit.end
+    if not text[unit.start : end].endswith(":"):
+        return end
+    for following in split(text):
+        if following.start < end:
+            continue
+        if following.end - unit.start > _LONGEST_QUOTE or not following.quotable:
+            break
+        end = following.end
+    return end

@@ -1,0 +1,1 @@
+"""Hearth's tests: real processes, real sockets, real clients."""
