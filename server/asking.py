@@ -20,9 +20,8 @@ _LOAD_SECONDS = 600.0
 
 def ask(recipe: Recipe, question: str, model: str | None, key: str | None, out: Console, err: Console) -> int:
     """Print the answer as it comes; returns the exit code."""
-    chosen = model or next(
-        (*recipe.assistants, *(name for name, spec in recipe.models.items() if spec.task == "chat")), None
-    )
+    chats = [*recipe.assistants, *(name for name, spec in recipe.models.items() if spec.task == "chat")]
+    chosen = model or next(iter(chats), None)
     if chosen is None:
         err.print(f"{recipe.path}: this recipe has no chat model to ask.")
         return 1

@@ -60,7 +60,7 @@ async def turn(
     Raises HearthErrors, before Started or in the middle.
     """
     hits = await passages(runtime, target.assistant, messages)
-    found = None if hits is None else [Passage(hit.text, _source(hit), hit.score) for hit in hits]
+    found = None if hits is None else [Passage(hit.text, _source(hit), _nearness(hit)) for hit in hits]
     request = Generate(messages, found, sampling.max_tokens)
     answer = _Answer(StopScanner(sampling.stop), hits or ())
     async with aclosing(target.model.generate(request)) as events:
@@ -92,6 +92,11 @@ async def passages(runtime: Runtime, assistant: AssistantSpec | None, messages: 
 
 def _source(hit: Hit) -> str:
     return f"{hit.filename}, {hit.heading}" if hit.heading else hit.filename
+
+
+def _nearness(hit: Hit) -> float:
+    """How near the passage's meaning is; a fused score says only how it ranked among the others."""
+    return max(0.0, hit.scores.get("vector", hit.score))
 
 
 class _Answer:
@@ -126,6 +131,4 @@ class _Answer:
 
     def _cited(self, citation: Citation) -> Cited:
         hit = self._hits[citation.passage]
-        return Cited(
-            citation.start, citation.end, citation.quote_start, citation.quote_end, citation.passage, hit
-        )
+        return Cited(citation.start, citation.end, citation.quote_start, citation.quote_end, citation.passage, hit)

@@ -13,7 +13,7 @@ from pathlib import Path
 from config import Recipe
 from config.assistant import AssistantSpec
 from server.errors import CollectionNotFound, HearthError, KnowledgeUnavailable, ModelNotFound
-from server.knowledge import Collection
+from server.knowledge import Collection, CollectionStatus
 from server.models.model import Model
 from server.telemetry import Gauges, Reading, Telemetry
 
@@ -41,6 +41,7 @@ class Shelf:
         self.error: str | None = None
         self._collection = collection
         self._embedder = embedder
+        self._done = asyncio.Event()
 
     @property
     def collection(self) -> Collection:
@@ -57,6 +58,15 @@ class Shelf:
             return "failed"
         return "ready" if self.settled else "syncing" if self.opened else "opening"
 
+    async def status(self) -> CollectionStatus | None:
+        """What the collection tells of itself; None while it is not open."""
+        return await self._collection.status() if self.opened else None
+
+    async def ready(self) -> None:
+        """Wait for the first sync. Raises KnowledgeUnavailable where the collection failed."""
+        await self._done.wait()
+        _ = self.collection
+
     async def keep(self) -> None:
         """Open, bring up to date, and hold open until cancelled. A fault is this collection's alone."""
         try:
@@ -66,10 +76,12 @@ class Shelf:
                 report = await self._collection.sync(lambda line: log.debug("%s: %s", self.name, line))
                 log.info("collection %s: %s", self.name, report)
                 self.opened = self.settled = True
+                self._done.set()
                 await asyncio.Event().wait()
         except (HearthError, OSError, ValueError, RuntimeError) as error:
             # LanceDB reports every fault of a table as one of these; the others keep serving.
             self.error = str(error)
+            self._done.set()
             log.error("collection %s: %s", self.name, error)
         finally:
             self.opened = False
@@ -157,9 +169,7 @@ def _targets(recipe: Recipe, models: dict[str, Model]) -> dict[str, Target]:
     targets = {name: Target(name, model, None) for name, model in models.items()}
     for name, spec in recipe.models.items():
         targets |= {alias: Target(alias, models[name], None) for alias in spec.aliases}
-    return targets | {
-        name: Target(name, models[spec.model], spec) for name, spec in recipe.assistants.items()
-    }
+    return targets | {name: Target(name, models[spec.model], spec) for name, spec in recipe.assistants.items()}
 
 
 async def _end(tasks: list[asyncio.Task[None]]) -> None:

@@ -100,5 +100,3 @@ def _log_to_terminal(verbose: bool) -> None:
     )
     for noisy in ("httpx", "httpcore", "uvicorn.error", "asyncio"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
-
-

@@ -1,8 +1,8 @@
 """Every metric and span of Hearth and their names, on OpenTelemetry alone; knows nothing of who records them.
 
 Names follow the GenAI semantic conventions (repository open-telemetry/semantic-conventions-genai, status Development):
-`gen_ai.server.request.duration`, `gen_ai.server.time_to_first_token`, `gen_ai.server.time_per_output_token` in seconds and
-`gen_ai.client.token.usage` in tokens. Texts of requests and answers are never recorded.
+`gen_ai.server.request.duration`, `gen_ai.server.time_to_first_token`, `gen_ai.server.time_per_output_token` in seconds
+and `gen_ai.client.token.usage` in tokens. Texts of requests and answers are never recorded.
 """
 
 from collections.abc import Callable, Iterable, Iterator

@@ -118,7 +118,9 @@ def _text(message: ChatMessage, index: int) -> str:
     for at, part in enumerate(message.content or ()):
         where = f"messages[{index}].content[{at}]"
         if part.type != "text":
-            raise UnsupportedParameter(f"This model reads text only, not parts of type `{part.type[:60]}`.", param=where)
+            raise UnsupportedParameter(
+                f"This model reads text only, not parts of type `{part.type[:60]}`.", param=where
+            )
         if part.text is None:
             raise InvalidValue(f"A text part needs `text`: `{where}`.", param=where)
     return "\n".join(part.text or "" for part in message.content or ())
@@ -210,9 +212,7 @@ def _usage(starts: list[Started], written: int) -> Usage:
 
 
 def _chunk(head: Head, choices: list[ChunkChoice], usage: bool, counted: Usage | None = None) -> bytes:
-    chunk = ChatChunk(
-        head.id, "chat.completion.chunk", head.created, head.model, choices, head.fingerprint
-    )
+    chunk = ChatChunk(head.id, "chat.completion.chunk", head.created, head.model, choices, head.fingerprint)
     if usage:
         chunk.usage = counted
     return sse.event(_json.encode(chunk))
@@ -250,9 +250,7 @@ class _Frames:
         return frames
 
 
-async def _chunks(
-    head: Head, turns: list[Turn], starts: list[Started], usage: bool
-) -> AsyncGenerator[bytes, None]:
+async def _chunks(head: Head, turns: list[Turn], starts: list[Started], usage: bool) -> AsyncGenerator[bytes, None]:
     yield _first(head, len(turns), usage)
     written = 0
     frames = [_Frames(head, index, usage) for index in range(len(turns))]

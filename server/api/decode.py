@@ -30,7 +30,7 @@ async def decode(request: Request[Any, Any, Any], kind: type[T]) -> tuple[T, lis
     """
     media = request.headers.get("content-type", "application/json").partition(";")[0].strip().lower()
     if media and media != "application/json" and not media.endswith("+json"):
-        raise UnsupportedMedia(f"This endpoint reads application/json, not {media[:80]}.")
+        raise UnsupportedMedia(f"Send the header `Content-Type: application/json`; this body is labelled {media[:80]}.")
     return parse(await request.body(), kind)
 
 

@@ -43,12 +43,16 @@ def documented(
     summary: str,
     stream: type[msgspec.Struct] | None = None,
     faults: Iterable[str] = tuple(_FAULTS),
+    not_ready: bool = False,
 ) -> type[Operation]:
     """An Operation class for a handler: `reply` is a wire type, or a media type for bytes that are not JSON."""
     content = {reply: OpenAPIMediaType(schema=Schema())} if isinstance(reply, str) else {_JSON: _media(reply)}
     if stream is not None:
         content["text/event-stream"] = OpenAPIMediaType(schema=Schema(description=f"Events of {stream.__name__}."))
     responses = {"200": OpenAPIResponse(description="The answer.", content=content)}
+    if not_ready:
+        faults = ()
+        responses["503"] = OpenAPIResponse(description="Not everything is ready yet.", content=content)
     for status in faults:
         responses[status] = OpenAPIResponse(description=_FAULTS[status], content={_JSON: _media(wire.ErrorReply)})
     requested = None if body is None else RequestBody(content={_JSON: _media(body)}, required=True)

@@ -65,7 +65,8 @@ async def health(request: Request[Any, Any, Any]) -> Response[bytes]:
     runtime: Runtime = request.app.state["runtime"]
     models = {name: _model(model) for name, model in runtime.models.items()}
     knowledge = {name: await _collection(shelf) for name, shelf in runtime.shelves.items()}
-    failed = any(each.state == "failed" for each in (*models.values(), *knowledge.values()))
+    states = [each.state for each in models.values()] + [each.state for each in knowledge.values()]
+    failed = "failed" in states
     status = "degraded" if failed else "loading" if runtime.waiting else "ok"
     uptime = round(time.time() - runtime.started, 3)
     return _json(Health(status, VERSION, runtime.recipe.digest, uptime, models, knowledge))  # type: ignore[arg-type]  # one of the three words

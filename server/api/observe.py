@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable
 from uuid import uuid4
 
+from litestar.enums import ScopeType
 from litestar.types import ASGIApp, Message, Receive, Scope, Send
 
 from server.telemetry import Telemetry
@@ -21,7 +22,7 @@ class Observed:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         telemetry = self._telemetry()
-        if scope["type"] != "http" or telemetry is None:
+        if scope["type"] != ScopeType.HTTP or telemetry is None:
             await self._app(scope, receive, send)
             return
         request_id = _request_id(scope["headers"])

@@ -72,9 +72,7 @@ def _page(queries: list[str], collections: list[Collection], found: list[Found],
         data=[_chunk(hit, number) for number, hit in enumerate(hits, start=1)],
         usage=RetrieveUsage(sum(each.tokens for each in found)),
         timings_ms=timings,
-        index_version={
-            collection.name: found[at * len(queries)].version for at, collection in enumerate(collections)
-        },
+        index_version={collection.name: found[at * len(queries)].version for at, collection in enumerate(collections)},
         has_more=False,
     )
 

@@ -6,4 +6,14 @@ from server.knowledge.embedder import Embedder
 from server.knowledge.filter import Filter, parse_filter
 from server.knowledge.report import CollectionStatus, Found, IngestReport
 
-__all__ = ["Collection", "CollectionStatus", "Document", "Embedder", "Filter", "Found", "Hit", "IngestReport", "parse_filter"]
+__all__ = [
+    "Collection",
+    "CollectionStatus",
+    "Document",
+    "Embedder",
+    "Filter",
+    "Found",
+    "Hit",
+    "IngestReport",
+    "parse_filter",
+]

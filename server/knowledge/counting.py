@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from server.knowledge.chunk import Count
+from server.knowledge.splitter import Count
 from server.models.engine import Card
 
 _CHARACTERS_PER_TOKEN = 4
@@ -25,7 +25,7 @@ def counter(card: Card) -> Counter:
 
     try:
         tokenizer = Tokenizer.from_file(card.tokenizer)
-    except Exception as error:  # noqa: BLE001  # the library raises bare Exception for every fault of the file
+    except Exception as error:  # the library raises bare Exception for every fault of the file
         raise ValueError(f"{card.tokenizer} is not a tokenizer: {error}") from error
     tokenizer.no_truncation()
     tokenizer.no_padding()

@@ -1,11 +1,11 @@
-"""What lies in a file, as a document: Markdown with front matter, plain text, HTML. Knows neither chunks nor the store."""
+"""What lies in a file, as a document: Markdown with front matter, text, HTML. Knows neither chunks nor the store."""
 
 import logging
 import re
 from collections.abc import Mapping
 from datetime import date
 from hashlib import blake2b
-from pathlib import Path, PurePath
+from pathlib import Path
 
 import yaml
 
@@ -76,6 +76,15 @@ def check_attributes(attributes: Mapping[str, AttributeValue], types: _Types) ->
         if name not in types:
             raise Unreadable(f"attribute `{name}` is not declared")
         _typed(name, value, types[name])
+
+
+def fits(value: AttributeValue, kind: str) -> bool:
+    """Whether an attribute's value is of a declared type."""
+    try:
+        _typed("", value, kind)
+    except Unreadable:
+        return False
+    return True
 
 
 def _hash(raw: bytes) -> str:

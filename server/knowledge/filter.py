@@ -26,28 +26,28 @@ class Comparison(msgspec.Struct, frozen=True, tag_field="type", forbid_unknown_f
     value: AttributeValue | list[AttributeValue]
 
 
-class Eq(Comparison, tag="eq"): ...
+class Eq(Comparison, frozen=True, tag="eq"): ...
 
 
-class Ne(Comparison, tag="ne"): ...
+class Ne(Comparison, frozen=True, tag="ne"): ...
 
 
-class Gt(Comparison, tag="gt"): ...
+class Gt(Comparison, frozen=True, tag="gt"): ...
 
 
-class Gte(Comparison, tag="gte"): ...
+class Gte(Comparison, frozen=True, tag="gte"): ...
 
 
-class Lt(Comparison, tag="lt"): ...
+class Lt(Comparison, frozen=True, tag="lt"): ...
 
 
-class Lte(Comparison, tag="lte"): ...
+class Lte(Comparison, frozen=True, tag="lte"): ...
 
 
-class In(Comparison, tag="in"): ...
+class In(Comparison, frozen=True, tag="in"): ...
 
 
-class Nin(Comparison, tag="nin"): ...
+class Nin(Comparison, frozen=True, tag="nin"): ...
 
 
 class And(msgspec.Struct, frozen=True, tag_field="type", tag="and", forbid_unknown_fields=True):
@@ -60,18 +60,33 @@ class Or(msgspec.Struct, frozen=True, tag_field="type", tag="or", forbid_unknown
 
 Filter = Eq | Ne | Gt | Gte | Lt | Lte | In | Nin | And | Or
 
-_OPERATORS: Mapping[type[Comparison], str] = {Eq: "=", Ne: "<>", Gt: ">", Gte: ">=", Lt: "<", Lte: "<=", In: "IN", Nin: "NOT IN"}
-_WORDS: Mapping[str, str] = {"string": "a string", "int": "a whole number", "float": "a number", "bool": "true or false"}
+_OPERATORS: Mapping[type[Comparison], str] = {
+    Eq: "=",
+    Ne: "<>",
+    Gt: ">",
+    Gte: ">=",
+    Lt: "<",
+    Lte: "<=",
+    In: "IN",
+    Nin: "NOT IN",
+}
+_WORDS: Mapping[str, str] = {
+    "string": "a string",
+    "int": "a whole number",
+    "float": "a number",
+    "bool": "true or false",
+}
 
 
 def parse_filter(value: object) -> Filter:
     """The filter that decoded JSON holds. Raises InvalidValue that says where it is wrong."""
     try:
-        return msgspec.convert(value, Filter)
+        found: Filter = msgspec.convert(value, Filter)
     except msgspec.ValidationError as error:
         raise _wrong(f"filters: {error}") from error
     except RecursionError as error:
         raise _wrong(f"filters are nested more than {MAX_DEPTH} deep") from error
+    return found
 
 
 def to_sql(found: Filter, attributes: Mapping[str, str]) -> str:
@@ -143,7 +158,9 @@ def _literal(key: str, value: AttributeValue, kind: str) -> str:
         return quoted(_storable(key, value))
     if kind in ("int", "float") and isinstance(value, int | float) and not isinstance(value, bool):
         return _number(key, value, kind)
-    raise _wrong(f"filters: the value for `{key}` should be {_WORDS[kind]}, it is {msgspec.json.encode(value).decode()[:40]}")
+    raise _wrong(
+        f"filters: the value for `{key}` should be {_WORDS[kind]}, it is {msgspec.json.encode(value).decode()[:40]}"
+    )
 
 
 def _number(key: str, value: int | float, kind: str) -> str:

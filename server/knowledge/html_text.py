@@ -4,10 +4,12 @@ import re
 from html.parser import HTMLParser
 
 _SILENT = frozenset({"script", "style", "template", "noscript", "svg", "head"})
-_VOID = frozenset({"area", "base", "br", "col", "embed", "hr", "img", "input", "link", "meta", "source", "track", "wbr"})
+_VOID = frozenset(
+    {"area", "base", "br", "col", "embed", "hr", "img", "input", "link", "meta", "source", "track", "wbr"}
+)
 _BREAKS = frozenset(
-    "address article aside blockquote br dd div dl dt fieldset figure footer form header hr li main nav ol p pre "
-    "section table tr ul".split()
+    {"address", "article", "aside", "blockquote", "br", "dd", "div", "dl", "dt", "fieldset", "figure", "footer", "form"}
+    | {"header", "hr", "li", "main", "nav", "ol", "p", "pre", "section", "table", "tr", "ul"}
 )
 _HEADINGS = {f"h{level}": level for level in range(1, 7)}
 

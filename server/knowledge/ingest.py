@@ -8,45 +8,26 @@ import asyncio
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
-from server.knowledge.chunk import Limits, split
 from server.knowledge.counting import Counter
 from server.knowledge.document import Chunk, Document, document_id
 from server.knowledge.embedder import Embedder
 from server.knowledge.extract import Unreadable, extract, fingerprint
 from server.knowledge.report import IngestReport, Progress, Skipped
-from server.knowledge.sources.files import FoundFile, Scan
+from server.knowledge.sources.files import FoundFile
+from server.knowledge.splitter import Limits, split
+from server.knowledge.stored import Cut, Stored
 
 if TYPE_CHECKING:
-    from server.knowledge.rows import Cut, Stored
     from server.knowledge.store import Store
 
-INGESTED = "ingest"
-"""The source of documents that were brought by hand; no scan deletes them."""
-_FILES = "files:"
 _BATCH = 256
+"""Chunks that are embedded and written together."""
 _NO_TEXT = "there is no text in it"
-
-
-def source_name(glob: str) -> str:
-    return _FILES + glob
-
-
-def vanished(known: Mapping[str, "Stored"], seen: Iterable[str], whole: Mapping[str, bool]) -> list[str]:
-    """Ids of documents whose file is gone, or whose source is no longer declared.
-
-    `whole` tells of each declared source whether its scan saw all of it: what an interrupted scan missed may exist.
-    """
-    there = set(seen)
-    return [
-        each
-        for each, stored in known.items()
-        if each not in there and stored.source.startswith(_FILES) and whole.get(stored.source, True)
-    ]
 
 
 @dataclass(frozen=True)
@@ -60,7 +41,7 @@ class Cutter:
     def cut(self, document: Document) -> list[Chunk]:
         return split(document, self.limits, self.counter.count)
 
-    def changed(self, file: FoundFile, source: str, stored: "Stored | None") -> tuple[Document, list[Chunk]] | None:
+    def changed(self, file: FoundFile, source: str, stored: Stored | None) -> tuple[Document, list[Chunk]] | None:
         """The file's document and chunks; None where the store has it as it is. Raises Unreadable."""
         if stored is not None and (stored.source, stored.hash) == (source, fingerprint(file.path)):
             return None
@@ -71,11 +52,12 @@ class Cutter:
 class Ingest:
     """One ingest, from its first document to its report. One task uses it."""
 
-    def __init__(self, store: "Store", embedder: Embedder, cutter: Cutter, known: Mapping[str, "Stored"]) -> None:
+    def __init__(self, store: "Store", embedder: Embedder, cutter: Cutter, known: Mapping[str, Stored]) -> None:
         self._store = store
         self._embedder = embedder
         self._cutter = cutter
-        self._known = known
+        self.known = known
+        self.written: set[str] = set()
         self._waiting: list[tuple[Document, list[Chunk]]] = []
         self._uris: dict[str, list[str]] = {"added": [], "updated": [], "unchanged": [], "deleted": []}
         self._skipped: list[Skipped] = []
@@ -89,29 +71,37 @@ class Ingest:
             await self._file(file, source)
             if progress is not None:
                 progress(f"{n} of {len(found)} files, {self._chunks} chunks embedded")
-        await self._write()
+        await self.finish()
 
-    async def documents(self, found: Iterable[Document]) -> None:
-        for document in found:
-            await self._add(document, await asyncio.to_thread(self._cutter.cut, document))
+    async def add(self, document: Document) -> None:
+        """Take in one document; `finish` after the last."""
+        await self._add(document, await asyncio.to_thread(self._cutter.cut, document))
+
+    async def finish(self) -> None:
+        """Write what still waits for its batch to fill."""
         await self._write()
 
     async def delete(self, ids: Sequence[str]) -> None:
         await self._store.delete(ids)
-        self._uris["deleted"] += [self._known[each].uri for each in ids]
+        self._uris["deleted"] += [self.known[each].uri for each in ids]
 
     def skip(self, skipped: Iterable[Skipped]) -> None:
         self._skipped += skipped
 
     def report(self) -> IngestReport:
-        uris = {name: tuple(found) for name, found in self._uris.items()}
-        seconds = time.perf_counter() - self._started
         return IngestReport(
-            **uris, skipped=tuple(self._skipped), chunks=self._chunks, tokens=self._tokens, seconds=seconds
+            added=tuple(self._uris["added"]),
+            updated=tuple(self._uris["updated"]),
+            unchanged=tuple(self._uris["unchanged"]),
+            deleted=tuple(self._uris["deleted"]),
+            skipped=tuple(self._skipped),
+            chunks=self._chunks,
+            tokens=self._tokens,
+            seconds=time.perf_counter() - self._started,
         )
 
     async def _file(self, file: FoundFile, source: str) -> None:
-        stored = self._known.get(document_id(file.path))
+        stored = self.known.get(document_id(file.path))
         try:
             taken = await asyncio.to_thread(self._cutter.changed, file, source, stored)
         except Unreadable as error:
@@ -132,7 +122,29 @@ class Ingest:
 
     async def _write(self) -> None:
         batch, self._waiting = self._waiting, []
-        cuts = [await self._embedded(document, chunks) for document, chunks in await self._vectors(batch)]
-        await self._store.replace(cuts)
-        for document, chunks in batch:
-            self._count(document, len(chunks))
+        vectors = await self._vectors([chunk.indexed for _, chunks in batch for chunk in chunks])
+        borders = np.cumsum([len(chunks) for _, chunks in batch])[:-1]
+        parts = np.split(vectors, borders) if batch else []
+        cuts = [Cut(document, chunks, part) for (document, chunks), part in zip(batch, parts, strict=True)]
+        await self._store.replace([cut for cut in cuts if cut.chunks or cut.document.id in self.known])
+        for cut in cuts:
+            self._note(cut)
+
+    async def _vectors(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        parts = [np.empty((0, self._store.dimension), np.float32)]
+        for at in range(0, len(texts), _BATCH):
+            found = await self._embedder.embed(texts[at : at + _BATCH])
+            parts.append(found.vectors)
+            self._tokens += found.tokens
+        return np.concatenate(parts)
+
+    def _note(self, cut: Cut) -> None:
+        uri, was_known = cut.document.uri, cut.document.id in self.known
+        self._chunks += len(cut.chunks)
+        self.written.add(cut.document.id)
+        if not cut.chunks:
+            self._skipped.append(Skipped(uri, _NO_TEXT))
+            if was_known:
+                self._uris["deleted"].append(uri)
+        else:
+            self._uris["updated" if was_known else "added"].append(uri)

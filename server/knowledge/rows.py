@@ -1,15 +1,14 @@
 """The table's columns, and documents as rows of it. Knows the store's format and no connection."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from numpy.typing import NDArray
 
 from server.knowledge.document import AttributeValue, Chunk, Document, digest
 from server.knowledge.filter import column
+from server.knowledge.stored import Cut
 
 SEPARATOR = " > "
 _TYPES = {"string": pa.string(), "int": pa.int64(), "float": pa.float64(), "bool": pa.bool_()}
@@ -18,27 +17,7 @@ HIT_COLUMNS = ("id", "document_id", "uri", "filename", "title", "heading", "text
 STATE_COLUMNS = ("document_id", "document_hash", "source", "uri", "path")
 
 
-@dataclass(frozen=True)
-class Cut:
-    """A document with its chunks and their vectors, float32 [chunks, dimension]."""
-
-    document: Document
-    chunks: Sequence[Chunk]
-    vectors: NDArray[np.float32]
-
-
-@dataclass(frozen=True)
-class Stored:
-    """What the table says of one document."""
-
-    id: str
-    hash: str
-    source: str
-    uri: str
-    path: str | None
-
-
-def schema(dimension: int, attributes: Mapping[str, str], metadata: Mapping[str, str]) -> pa.Schema:
+def schema(dimension: int, attributes: Mapping[str, str], metadata: Mapping[bytes | str, bytes | str]) -> pa.Schema:
     """`indexed` is what words are searched in: the text with its title and headings."""
     text = [
         "id", "document_id", "uri", "filename", "title", "heading", "text", "indexed", "document_hash", "source"

@@ -20,12 +20,14 @@ from numpy.typing import NDArray
 # LanceDB reports every query plan it finds unusual; set before its first import, which reads it.
 os.environ.setdefault("LANCE_LOG", "error")
 
-import lancedb  # noqa: E402  # after the line above
-from lancedb.index import FTS, BTree, IvfRq  # noqa: E402
-from lancedb.query import MatchQuery  # noqa: E402
+import lancedb  # after the line above
+from lancedb.index import FTS, BTree, IvfRq
+from lancedb.query import MatchQuery
 
-from server.knowledge.filter import quoted  # noqa: E402
-from server.knowledge.rows import HIT_COLUMNS, STATE_COLUMNS, Cut, Stored, rows, schema  # noqa: E402
+from server.knowledge.document import Document
+from server.knowledge.filter import quoted
+from server.knowledge.rows import HIT_COLUMNS, STATE_COLUMNS, restored, rows, schema
+from server.knowledge.stored import Cut, Stored
 
 _NAME = "chunks_"
 _FINGERPRINT = b"hearth.fingerprint"
@@ -49,7 +51,7 @@ def _session() -> lancedb.Session:
 
 @dataclass(frozen=True)
 class Shape:
-    """What rows are made with. `fingerprint` covers all of it but the model, which `probe`, a unit vector, stands for."""
+    """What rows are made with. `fingerprint` covers all but the model; `probe`, its unit vector for a text, does that."""
 
     attributes: Mapping[str, str]
     fingerprint: str
@@ -70,11 +72,9 @@ class Store:
 
     @classmethod
     async def open(cls, folder: Path, shape: Shape) -> "Store":
-        """The newest table where it has this shape, else a new one beside it. Its rows are seen as others write them."""
+        """The newest table where it has this shape, else a new one beside it. It sees rows as others write them."""
         await asyncio.to_thread(folder.mkdir, parents=True, exist_ok=True)
-        connection = await lancedb.connect_async(
-            folder, read_consistency_interval=timedelta(0), session=_session()
-        )
+        connection = await lancedb.connect_async(folder, read_consistency_interval=timedelta(0), session=_session())
         names = await _tables(connection)
         if names:
             table = await connection.open_table(names[-1])
@@ -84,6 +84,11 @@ class Store:
         number = int(names[-1].removeprefix(_NAME)) + 1 if names else 1
         table, like = await _created(connection, f"{_NAME}{number}", shape)
         return cls(connection, table, shape, like, names)
+
+    @property
+    def dimension(self) -> int:
+        """Of the vectors it holds."""
+        return len(self._shape.probe)
 
     def close(self) -> None:
         self._table.close()
@@ -127,7 +132,7 @@ class Store:
         """Rows by BM25, best first, each with `_score` and its `vector`. Any text will do: it has no syntax."""
         if not await self._is_indexed():
             return []
-        query = self._table.query().nearest_to_text(MatchQuery(text[:_QUERY_CHARACTERS], "indexed"))
+        query = self._table.query().nearest_to_text(MatchQuery(text[:_QUERY_CHARACTERS], "indexed"))  # type: ignore[call-arg]  # its other fields have defaults
         query = query.select([*self._hit_columns(), "vector", "_score"]).limit(limit)
         return list(await (query.where(where) if where else query).to_list())
 
@@ -158,11 +163,12 @@ class Store:
             found |= {each: (name, stored) for each, stored in held.items()}
         return found
 
-    async def older_rows(self, name: str, document: str) -> list[dict[str, Any]]:
-        """One document's rows in an older table, without vectors."""
+    async def older_document(self, name: str, each: str, attributes: Mapping[str, str]) -> Document:
+        """One document of an older table, put together from its chunks."""
         table = await self._connection.open_table(name)
         columns = [column for column in (await table.schema()).names if column not in ("vector", "indexed")]
-        return list(await table.query().where(f"document_id = {quoted(document)}").select(columns).to_list())
+        found = await table.query().where(f"document_id = {quoted(each)}").select(columns).to_list()
+        return restored(found, attributes)
 
     async def drop_older(self) -> None:
         for name in self.older:
@@ -210,7 +216,7 @@ def _is_shaped(like: pa.Schema, shape: Shape) -> bool:
 
 async def _created(connection: Any, name: str, shape: Shape) -> tuple[Any, pa.Schema]:
     probe = " ".join(f"{value:.6g}" for value in shape.probe)
-    metadata = {_FINGERPRINT.decode(): shape.fingerprint, _PROBE.decode(): probe}
+    metadata: dict[bytes | str, bytes | str] = {_FINGERPRINT: shape.fingerprint, _PROBE: probe}
     like = schema(len(shape.probe), shape.attributes, metadata)
     table = await connection.create_table(name, schema=like, exist_ok=True)
     # With it two processes that insert one chunk at once conflict, and the second updates it instead.

@@ -165,9 +165,9 @@ class Model:
         if written > 1:
             self._telemetry.per_token.model((now - first) / (written - 1), self.name, "chat")
 
-    async def embed(self, texts: Sequence[str]) -> Embeddings:
+    async def embed(self, inputs: Sequence[str]) -> Embeddings:
         """One vector a text. Raises as `generate` does; ContextLengthExceeded where one text is too long."""
-        return await self._embed(Embed(texts=list(texts)), len(texts))
+        return await self._embed(Embed(texts=list(inputs)), len(inputs))
 
     async def embed_tokens(self, tokens: Sequence[list[int]]) -> Embeddings:
         """As `embed`, for texts given as this model's token ids."""

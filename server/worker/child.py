@@ -113,7 +113,7 @@ class Owner:
 
     def _send(self, items: list[Item]) -> None:
         if items:
-            self._link.send(Items([tuple(item) for item in items]))
+            self._link.send(Items([(item.call, item.body, item.last) for item in items]))
 
 
 def main(argv: list[str]) -> int:

@@ -1,4 +1,4 @@
-"""Length-prefixed msgpack frames between the gateway and a worker: four bytes of big-endian length, then one message."""
+"""Length-prefixed msgpack frames between gateway and worker: four bytes of big-endian length, then one message."""
 
 from collections.abc import Iterator
 
@@ -44,7 +44,7 @@ class Items(msgspec.Struct, array_like=True, frozen=True, tag=7):
 
 
 class Pong(msgspec.Struct, array_like=True, frozen=True, tag=8):
-    """`busy_for` is how many seconds the owner thread has been inside the service's present method; 0 when it is not."""
+    """`busy_for` is how many seconds the owner thread has been inside the service; 0 when it is not."""
 
     busy_for: float
 

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Literal, Self
+from typing import Literal, Self, cast
 
 from server.worker import restart
 from server.worker.frames import (
@@ -123,8 +123,7 @@ class _Connection(asyncio.Protocol):
         self.broken: str | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        self._transport = cast(asyncio.Transport, transport)  # uvloop has transport classes of its own
 
     def data_received(self, data: bytes) -> None:
         self.heard = time.monotonic()
@@ -237,7 +236,10 @@ class Worker:
         await process.wait()
 
     async def wait_ready(self, timeout: float) -> None:
-        """Raises WorkerFailed where it was given up, WorkerUnavailable where it is stopped, TimeoutError after `timeout`."""
+        """Wait for the service, `timeout` seconds at most (TimeoutError).
+
+        Raises WorkerFailed where the worker was given up, WorkerUnavailable where it is stopped.
+        """
         async with asyncio.timeout(timeout):
             while self.state != "ready":
                 if self.state == "failed":
@@ -380,9 +382,12 @@ def _ended(code: int, lines: deque[str]) -> str:
 
 def _environment(ours: Mapping[str, str]) -> dict[str, str]:
     """What a worker inherits: where programs and caches are, never what might be a secret."""
-    kept = {
-        name: value for name, value in ours.items() if name in _INHERITED or name.startswith(_INHERITED_PREFIXES)
-    }
+    kept = {name: value for name, value in ours.items() if name in _INHERITED or name.startswith(_INHERITED_PREFIXES)}
     root = str(Path(__file__).parents[2])
     path = os.pathsep.join(filter(None, (root, ours.get("PYTHONPATH"))))
-    return kept | {"PYTHONPATH": path, "PYTHONUNBUFFERED": "1", "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
+    return kept | {
+        "PYTHONPATH": path,
+        "PYTHONUNBUFFERED": "1",
+        "HF_HUB_OFFLINE": "1",
+        "TOKENIZERS_PARALLELISM": "false",
+    }

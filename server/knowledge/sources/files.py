@@ -41,7 +41,9 @@ def scan(glob: str) -> Scan:
     """The files an absolute glob names, in order. `**` is any depth; hidden files only where they are named. Blocks."""
     pattern = _parsed(glob)
     if not pattern.base.is_dir():
-        return Scan((), (Skipped(str(pattern.base), "this folder does not exist; its documents are kept"),), whole=False)
+        return Scan(
+            (), (Skipped(str(pattern.base), "this folder does not exist; its documents are kept"),), whole=False
+        )
     return _scanned(pattern)
 
 

@@ -66,7 +66,9 @@ class Shape:
 class Encoder:
     """Weights, tokenizer and one compiled graph. One thread uses it."""
 
-    def __init__(self, folder: Path, cache: Path, precision: Literal["auto", "f32", "bf16"], threads: int | None) -> None:
+    def __init__(
+        self, folder: Path, cache: Path, precision: Literal["auto", "f32", "bf16"], threads: int | None
+    ) -> None:
         """Blocks for a second or less once the cache is warm. Raises ValueError naming the file at fault."""
         self.shape = Shape.read(folder)
         self.tokenizer_file = folder / "tokenizer.json"
@@ -82,7 +84,7 @@ class Encoder:
         if threads is not None:
             settings["INFERENCE_NUM_THREADS"] = threads
         self._request = _compiled(core, folder, self.shape, cache, settings).create_infer_request()
-        self._first, self._last = self._tokenizer.token_to_id("[CLS]"), self._tokenizer.token_to_id("[SEP]")
+        self._first, self._last = (_special(self._tokenizer, self.tokenizer_file, token) for token in ("[CLS]", "[SEP]"))
 
     def ids(self, texts: Sequence[str]) -> list[list[int]]:
         """Token ids of each text, special tokens included, nothing cut."""
@@ -112,7 +114,7 @@ class Encoder:
 def next_batch(lengths: Sequence[int]) -> int:
     """How many of the rows, sorted shortest first, fit into one padded batch of about 4096 tokens; at least one."""
     count = 0
-    for count, length in enumerate(lengths, start=1):  # noqa: B007  # the count is the result
+    for count, length in enumerate(lengths, start=1):  # the count is the result
         if count > 1 and count * length > _BATCH_TOKENS:
             return count - 1
     return count
@@ -121,16 +123,21 @@ def next_batch(lengths: Sequence[int]) -> int:
 def _tokenizer(file: Path, vocabulary: int) -> Tokenizer:
     try:
         tokenizer = Tokenizer.from_file(str(file))
-    except Exception as error:  # noqa: BLE001  # the library raises plain Exception for every fault of the file
+    except Exception as error:  # the library raises plain Exception for every fault of the file
         raise ValueError(f"{file}: not a tokenizer: {error}") from error
     size = tokenizer.get_vocab_size()
     if size > vocabulary:
         raise ValueError(f"{file}: has {size} tokens, the weights have {vocabulary}: they do not belong together")
-    if tokenizer.token_to_id("[CLS]") is None or tokenizer.token_to_id("[SEP]") is None:
-        raise ValueError(f"{file}: has no [CLS] and [SEP] tokens, which a bert encoder needs")
     tokenizer.no_truncation()
     tokenizer.no_padding()
     return tokenizer
+
+
+def _special(tokenizer: Tokenizer, file: Path, token: str) -> int:
+    number: int | None = tokenizer.token_to_id(token)
+    if number is None:
+        raise ValueError(f"{file}: has no {token} token, which a bert encoder needs")
+    return number
 
 
 def _precision(core: ov.Core, asked: Literal["auto", "f32", "bf16"]) -> str:

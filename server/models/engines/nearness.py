@@ -11,9 +11,7 @@ from numpy.typing import NDArray
 _word = re.compile(r"\w+")
 _SHORTEST_STEM = 4
 _STOP = frozenset(
-    "a an and are as at be by can did do does for from had has have how i in is it its me my of on or our should so that "
-    "the their them there these they this those to was we were what when where which who whom whose why will with would "
-    "you your".split()
+    ["a", "an", "and", "are", "as", "at", "be", "by", "can", "did", "do", "does", "for", "from", "had", "has", "have", "how", "i", "in", "is", "it", "its", "me", "my", "of", "on", "or", "our", "should", "so", "that", "the", "their", "them", "there", "these", "they", "this", "those", "to", "was", "we", "were", "what", "when", "where", "which", "who", "whom", "whose", "why", "will", "with", "would", "you", "your"]
 )
 
 # A grid over 300 questions of the reading set's training part is flat around these; `scripts/bench reader` shows what
@@ -53,5 +51,6 @@ def nearness(
 ) -> NDArray[np.float64]:
     """One number a sentence, comparable between questions: `question` [d] and `sentences` [n, d] are unit vectors,
     `shared` [n] is what `overlaps` said, `passage_scores` [n] how near the passage of each is."""
-    meaning = np.maximum(0.0, sentences @ question).astype(np.float64)
-    return MEANING * meaning + WORDS * shared + PASSAGE * np.asarray(passage_scores, np.float64)
+    meaning: NDArray[np.float64] = np.maximum(0.0, sentences @ question).astype(np.float64)
+    near: NDArray[np.float64] = MEANING * meaning + WORDS * shared + PASSAGE * np.asarray(passage_scores, np.float64)
+    return near

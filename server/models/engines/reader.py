@@ -1,4 +1,4 @@
-"""The embedded default chat model: it answers by quoting the nearest sentence of the passages, or says that none is near.
+"""The embedded default chat model: it quotes the nearest sentence of the passages, or says that none is near.
 
 It generates nothing: every word of an answer is either quoted or one of the fixed phrases below. Workers only.
 """
@@ -31,8 +31,8 @@ THRESHOLD = 0.45
 """Answers about 9 of 10 answerable questions of the reading set and refuses about 5 of 6 asked of other pages."""
 
 WHO_I_AM = (
-    "I am Hearth's built-in reader. I answer questions by quoting the best sentence of the documents this server knows, "
-    "with its source; I cannot chat, write or reason. Ask me something the documents say, or add a generative model "
+    "I am Hearth's built-in reader. I answer questions by quoting the best sentence of the documents this server "
+    "knows, with its source; I cannot chat, write or reason. Ask me something the documents say, or add a generative model "
     "under `models` in the recipe and point your client at it."
 )
 NO_KNOWLEDGE = (

@@ -8,6 +8,7 @@ tables), then at lines, then between words. Inside a word only where the model c
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import groupby
 
 from server.knowledge.document import Chunk, Document
@@ -126,14 +127,10 @@ def _trimmed(text: str, start: int, end: int) -> tuple[int, int]:
 
 def _atoms(text: str, found: Sequence[Block], target: int, most: int, count: Count) -> list[_Atom]:
     """Sentences and lines of the blocks; those of more than `target` tokens are cut down, words only above `most`."""
-    spans = [
-        (start, end, number)
-        for number, block in enumerate(found)
-        for start, end in _natural(text, block)
-    ]
+    spans = [(start, end, number) for number, block in enumerate(found) for start, end in _natural(text, block)]
     atoms = _counted(text, spans, count)
     for border in (_LINE, _WORD):
-        atoms = _cut(text, atoms, target, count, lambda atom, border=border: _at(text, atom.start, atom.end, border))
+        atoms = _cut(text, atoms, target, count, partial(_between, text, border))
     while any(atom.tokens > most and atom.end - atom.start > 1 for atom in atoms):
         atoms = _cut(text, atoms, most, count, _halves)
     return atoms
@@ -186,6 +183,10 @@ def _at(text: str, start: int, end: int, border: re.Pattern[str]) -> Iterator[tu
         yield at, end
 
 
+def _between(text: str, border: re.Pattern[str], atom: _Atom) -> Iterator[tuple[int, int]]:
+    return _at(text, atom.start, atom.end, border)
+
+
 def _halves(atom: _Atom) -> list[tuple[int, int]]:
     if atom.end - atom.start < 2:
         return [(atom.start, atom.end)]
@@ -196,7 +197,7 @@ def _halves(atom: _Atom) -> list[tuple[int, int]]:
 def _pack(atoms: Sequence[_Atom], limits: Limits, headings: frozenset[int]) -> Iterator[tuple[int, int]]:
     """Spans of at most `limits.tokens` tokens that hold every atom; blocks stay whole where they fit."""
     held: list[_Atom] = []
-    for number, group in groupby(atoms, key=lambda atom: atom.block):
+    for _, group in groupby(atoms, key=lambda atom: atom.block):
         block = list(group)
         size = _size(block)
         # A heading is not left alone at the end of a chunk: what stands under it is cut instead.

@@ -1,0 +1,226 @@
+"""A collection: documents brought in from its sources and by hand, kept up to date, and searched. Knows no HTTP."""
+
+import asyncio
+import importlib
+import logging
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+from types import ModuleType, TracebackType
+from typing import TYPE_CHECKING, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from config.knowledge import CollectionSpec
+from server.errors import HearthError, InvalidValue, KnowledgeUnavailable, ServiceError
+from server.knowledge.counting import Counter, counter, estimate
+from server.knowledge.document import Document, digest, encodable
+from server.knowledge.embedder import Embedder
+from server.knowledge.extract import Unreadable, check_attributes
+from server.knowledge.filter import Filter, to_sql
+from server.knowledge.ingest import Cutter, Ingest
+from server.knowledge.report import CollectionStatus, Found, IngestReport, Progress
+from server.knowledge.search import Embedded, Legs, Mode, Query, hit, ranked
+from server.knowledge.splitter import Limits, pieces
+from server.knowledge.sync import bring_folder, bring_sources
+from server.models.engine import Card
+
+if TYPE_CHECKING:
+    from server.knowledge.store import Store
+
+log = logging.getLogger(__name__)
+
+_PROBE = "The quick brown fox jumps over the lazy dog."
+_LAYOUT = "1"
+"""Raise it when documents are extracted, cut or stored in another way: tables made before are then made anew."""
+_QUERY_PIECES = 8
+_QUERY_CHARACTERS = 100_000
+_STORE_FAULTS = (OSError, ValueError, RuntimeError)
+"""What LanceDB raises for every fault of a table."""
+
+
+class Collection:
+    """One collection under `folder`. An async context manager; entering asks the embedder for one vector.
+
+    Searches may run at any time between entering and leaving, and see what other processes wrote; ingests of one
+    Collection take turns. A fault of the store is a KnowledgeUnavailable, one of the embedder its own HearthError.
+    """
+
+    def __init__(self, name: str, spec: CollectionSpec, embedder: Embedder, folder: Path) -> None:
+        self.name = name
+        self.spec = spec
+        self._embedder = embedder
+        self._folder = folder
+        self._store: Store | None = None
+        self._counter = Counter(estimate, 0)
+        self._state = "opening"
+        self._error: str | None = None
+        self._last: IngestReport | None = None
+        self._turn = asyncio.Lock()
+
+    async def __aenter__(self) -> Self:
+        with self._faults("could not be opened"):
+            probe = (await self._embedder.embed([_PROBE])).vectors[0]
+            card = self._embedder.card
+            if card is None:
+                raise ServiceError(f"model {self._embedder.name} embeds without saying what it is")
+            self._counter = await asyncio.to_thread(counter, card)
+            self._store = await self._open_store(_unit(probe), card)
+        self._state = "ready"
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._store is not None:
+            self._store.close()
+            self._store = None
+
+    async def search(
+        self,
+        query: str,
+        *,
+        k: int | None = None,
+        mode: Mode | None = None,
+        filters: Filter | None = None,
+        weights: tuple[float, float] | None = None,
+    ) -> Found:
+        """The `k` nearest chunks. `weights` are of the vector and the text ranking in a hybrid search.
+
+        A query longer than the model reads is embedded in pieces. Raises InvalidValue.
+        """
+        asked = Query(
+            text=encodable(query).strip(),
+            k=self.spec.search.k if k is None else k,
+            mode=self.spec.search.mode if mode is None else mode,
+            where=None if filters is None else to_sql(filters, self.spec.attributes),
+            weights=(1.0, 1.0) if weights is None else weights,
+        )
+        store = self._opened_store()
+        legs = Legs(store, asked, self._embed_query)
+        try:
+            _, version = await asyncio.gather(legs.run(), store.version())
+        except _STORE_FAULTS as error:
+            raise KnowledgeUnavailable(f"Collection {self.name} could not be searched: {error}") from error
+        hits = [hit(self.name, *found, attributes=list(self.spec.attributes)) for found in ranked(legs, asked)]
+        return Found(hits, legs.embedded.tokens if legs.embedded else 0, legs.timings_ms, version)
+
+    async def upsert(self, documents: Sequence[Document]) -> IngestReport:
+        """Put documents in, each in place of the one with its id. Raises InvalidValue where an attribute is wrong."""
+        for document in documents:
+            try:
+                check_attributes(document.attributes, self.spec.attributes)
+            except Unreadable as error:
+                raise InvalidValue(f"Document {document.id}: {error}.", param="documents") from error
+        async with self._ingest() as ingest:
+            for document in documents:
+                await ingest.add(document)
+            await ingest.finish()
+        return ingest.report()
+
+    async def sync(self, progress: Progress | None = None) -> IngestReport:
+        """Bring the declared sources up to date: what changed is taken in, what is gone is deleted.
+
+        What `ingest` and `upsert` brought stays. The first sync after the recipe or the model changed makes all anew.
+        """
+        globs = [source.files for source in self.spec.sources]
+        async with self._ingest() as ingest:
+            await bring_sources(ingest, self._opened_store(), globs, self.spec.attributes, progress)
+        return ingest.report()
+
+    async def ingest(self, path: Path, progress: Progress | None = None) -> IngestReport:
+        """Take in a file, or the files of a folder; of that folder, what was brought before and is gone is deleted."""
+        async with self._ingest() as ingest:
+            await bring_folder(ingest, path, progress)
+        return ingest.report()
+
+    async def status(self) -> CollectionStatus:
+        if self._store is None:
+            return CollectionStatus(self._state, 0, 0, 0, self._error, self._last)
+        (documents, chunks), version = await asyncio.gather(self._store.count(), self._store.version())
+        return CollectionStatus(self._state, documents, chunks, version, self._error, self._last)
+
+    @asynccontextmanager
+    async def _ingest(self) -> AsyncIterator[Ingest]:
+        """One ingest at a time; its report, its fault and the state are kept for `status`."""
+        async with self._turn:
+            store = self._opened_store()
+            self._state = "syncing"
+            try:
+                with self._faults("could not be brought up to date"):
+                    ingest = Ingest(store, self._embedder, self._cutter(), await store.documents())
+                    yield ingest
+                self._error = None
+                self._last = ingest.report()
+                await self._maintain(store)
+            finally:
+                if self._state == "syncing":
+                    self._state = "ready"
+
+    async def _maintain(self, store: "Store") -> None:
+        """A fault here costs speed, not answers: it is told and the next ingest tries again."""
+        try:
+            await store.maintain()
+        except _STORE_FAULTS as error:
+            self._error = f"maintenance failed: {error}"
+            log.warning("collection %s: %s", self.name, self._error)
+
+    @contextmanager
+    def _faults(self, what: str) -> Iterator[None]:
+        try:
+            yield
+        except HearthError as error:
+            self._state, self._error = "failed", error.message
+            raise
+        except _STORE_FAULTS as error:
+            self._state, self._error = "failed", str(error)
+            raise KnowledgeUnavailable(f"Collection {self.name} {what}: {error}") from error
+
+    def _opened_store(self) -> "Store":
+        if self._store is None:
+            raise KnowledgeUnavailable(f"Collection {self.name} is not open.", retry_after=2)
+        return self._store
+
+    def _cutter(self) -> Cutter:
+        chunk = self.spec.chunk
+        return Cutter(self.spec.attributes, Limits(chunk.tokens, chunk.overlap, self._counter.room), self._counter)
+
+    async def _open_store(self, probe: NDArray[np.float32], card: Card) -> "Store":
+        opening = await asyncio.to_thread(_store_room)
+        chunk, attributes = self.spec.chunk, sorted(self.spec.attributes.items())
+        made_with = (_LAYOUT, str(chunk.tokens), str(chunk.overlap), str(card.context), repr(attributes))
+        store: Store = await opening.Store.open(
+            self._folder, opening.Shape(dict(self.spec.attributes), digest(*made_with), probe)
+        )
+        if store.older:
+            log.info("collection %s: the recipe or its model changed, the next sync makes the table anew", self.name)
+        return store
+
+    async def _embed_query(self, text: str) -> Embedded:
+        room = self._counter.room
+        parts = [text]
+        if len(text.encode()) > room:  # no tokenizer makes more tokens than bytes
+            parts = await asyncio.to_thread(_readable, text, self._counter)
+        found = await self._embedder.embed(parts)
+        return Embedded(_unit(found.vectors.mean(axis=0)), found.tokens)
+
+
+def _store_room() -> ModuleType:
+    """Imports LanceDB, which takes a second of processor time: only where a collection opens, and in a thread."""
+    return importlib.import_module("server.knowledge.store")
+
+
+def _readable(text: str, counter: Counter) -> list[str]:
+    """A query that is longer than the model reads, in pieces; of a very long one its beginning and its end."""
+    if len(text) > _QUERY_CHARACTERS:
+        text = f"{text[: _QUERY_CHARACTERS // 2]}\n{text[-_QUERY_CHARACTERS // 2 :]}"
+    # A piece's tokens are summed over its sentences, which may be a few short of the whole.
+    parts = pieces(text, max(1, counter.room * 7 // 8), counter.count)
+    half = _QUERY_PIECES // 2
+    return parts if len(parts) <= _QUERY_PIECES else parts[:half] + parts[-half:]
+
+
+def _unit(vector: NDArray[np.float32]) -> NDArray[np.float32]:
+    size = float(np.linalg.norm(vector))
+    return vector / size if size else vector

@@ -1,0 +1,145 @@
+"""One search over a store: the legs, their fusion, and rows as hits. Knows no recipe."""
+
+import asyncio
+import math
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from server.errors import InvalidValue
+from server.knowledge.document import Hit
+from server.knowledge.filter import column
+from server.knowledge.fuse import of_bm25, of_cosine, reciprocal_rank, share_of_best
+
+if TYPE_CHECKING:
+    from server.knowledge.store import Store
+
+Mode = Literal["vector", "text", "hybrid"]
+Row = Mapping[str, Any]
+Vector = NDArray[np.float32]
+
+_DEPTH = 100
+"""Rows each leg brings to the fusion: with as few as are returned, what both legs rank in the middle is lost."""
+_MAX_K = 1000
+
+
+@dataclass(frozen=True)
+class Query:
+    """`where` is the filter in the store's SQL. `weights` are of the vector and the text leg."""
+
+    text: str
+    k: int
+    mode: Mode
+    where: str | None
+    weights: tuple[float, float] = (1.0, 1.0)
+
+    def __post_init__(self) -> None:
+        """Raises InvalidValue."""
+        if not self.text:
+            raise InvalidValue("The query is empty.", param="query")
+        if not 1 <= self.k <= _MAX_K:
+            raise InvalidValue(f"k should be from 1 to {_MAX_K}, it is {self.k}.", param="k")
+        if self.mode not in ("vector", "text", "hybrid"):
+            raise InvalidValue(f"mode should be vector, text or hybrid, it is {self.mode!r}.", param="mode")
+        if not all(math.isfinite(weight) and weight >= 0 for weight in self.weights) or not any(self.weights):
+            raise InvalidValue("The weights should not be negative, and not both zero.", param="ranking_options")
+
+
+@dataclass(frozen=True)
+class Embedded:
+    """A query's vector of unit length and the tokens it cost."""
+
+    vector: Vector
+    tokens: int
+
+
+class Legs:
+    """Runs a query's legs at once and keeps what they found. One search uses it."""
+
+    def __init__(self, store: "Store", query: Query, embed: Callable[[str], Awaitable[Embedded]]) -> None:
+        self.by_vector: list[dict[str, Any]] = []
+        self.by_text: list[dict[str, Any]] = []
+        self.embedded: Embedded | None = None
+        self.timings_ms: dict[str, float] = {}
+        self._store = store
+        self._query = query
+        self._embed = embed
+        self._depth = max(_DEPTH, query.k) if query.mode == "hybrid" else query.k
+
+    async def run(self) -> None:
+        match self._query.mode:
+            case "vector":
+                await self._vector()
+            case "text":
+                await self._text()
+            case "hybrid":
+                await asyncio.gather(self._vector(), self._text())
+
+    async def _vector(self) -> None:
+        started = time.perf_counter()
+        self.embedded = await self._embed(self._query.text)
+        found = time.perf_counter()
+        self.by_vector = await self._store.nearest(self.embedded.vector, self._query.where, self._depth)
+        self.timings_ms["embed"] = (found - started) * 1000
+        self.timings_ms["vector"] = (time.perf_counter() - found) * 1000
+
+    async def _text(self) -> None:
+        started = time.perf_counter()
+        self.by_text = await self._store.matching(self._query.text, self._query.where, self._depth)
+        self.timings_ms["text"] = (time.perf_counter() - started) * 1000
+
+
+def ranked(legs: Legs, query: Query) -> list[tuple[Row, float, dict[str, float]]]:
+    """Rows nearest first, at most `query.k`, each with its score from 0 to 1 and its raw scores."""
+    rows: dict[str, Row] = {row["id"]: row for row in (*legs.by_vector, *legs.by_text)}
+    cosines = {row["id"]: 1.0 - float(row["_distance"]) for row in legs.by_vector}
+    words = {row["id"]: float(row["_score"]) for row in legs.by_text}
+    match query.mode:
+        case "vector":
+            scores = {key: of_cosine(cosine) for key, cosine in cosines.items()}
+        case "text":
+            scores = {key: of_bm25(score) for key, score in words.items()}
+        case "hybrid":
+            pairs = zip((list(cosines), list(words)), query.weights, strict=True)
+            fused = reciprocal_rank([(ranking, weight) for ranking, weight in pairs if weight > 0])
+            scores = share_of_best(fused, query.weights)
+    best = sorted(scores.items(), key=lambda item: (-item[1], item[0]))[: query.k]
+    if legs.embedded is not None:
+        cosines |= {key: _cosine(rows[key], legs.embedded.vector) for key, _ in best if key not in cosines}
+    return [(rows[key], score, _raw(key, cosines, words)) for key, score in best]
+
+
+def hit(collection: str, row: Row, score: float, scores: dict[str, float], attributes: Sequence[str]) -> Hit:
+    """A row as the caller sees it."""
+    return Hit(
+        id=row["id"],
+        collection=collection,
+        document_id=row["document_id"],
+        filename=row["filename"],
+        uri=row["uri"],
+        title=row["title"],
+        heading=row["heading"],
+        text=row["text"],
+        score=score,
+        scores=scores,
+        start=row["start"],
+        end=row["end"],
+        token_count=row["token_count"],
+        attributes={name: row[column(name)] for name in attributes if row[column(name)] is not None},
+    )
+
+
+def _raw(key: str, cosines: Mapping[str, float], words: Mapping[str, float]) -> dict[str, float]:
+    found = {"vector": cosines.get(key), "text": words.get(key)}
+    return {name: score for name, score in found.items() if score is not None}
+
+
+def _cosine(row: Row, vector: Vector) -> float:
+    """Of a row that only the text leg found."""
+    other = np.asarray(row["vector"], np.float32)
+    size = float(np.linalg.norm(other) * np.linalg.norm(vector))
+    return float(other @ vector) / size if size else 0.0

@@ -1,0 +1,29 @@
+"""What goes into a store and what it says of a document it has. Knows not how either is kept."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from server.knowledge.document import Chunk, Document
+
+
+@dataclass(frozen=True)
+class Cut:
+    """A document with its chunks and their vectors, float32 [chunks, dimension]."""
+
+    document: Document
+    chunks: Sequence[Chunk]
+    vectors: NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Stored:
+    """What the table says of one document."""
+
+    id: str
+    hash: str
+    source: str
+    uri: str
+    path: str | None

@@ -1,0 +1,1 @@
+"""Tests of the knowledge room: real LanceDB tables in temporary folders, and a light deterministic embedder."""
