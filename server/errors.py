@@ -26,7 +26,7 @@ from typing import ClassVar
 
 
 class HearthError(Exception):
-    """The root. `param` names the request field at fault; `retry_after` is in seconds and reaches the client as a header."""
+    """The root. `param` names the request field at fault; `retry_after` is in seconds and becomes a header."""
 
     status: ClassVar[int] = 500
     type: ClassVar[str] = "server_error"

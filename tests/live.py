@@ -6,7 +6,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,8 +37,8 @@ def free_port() -> int:
 
 
 @contextmanager
-def serving(recipe: Path, data: Path, **environment: str) -> Iterator[Live]:
-    """`hearth serve RECIPE` until the block ends. Fails with the server's log when it does not get ready."""
+def serving(recipe: Path, data: Path, *, until: str = "/readyz") -> Iterator[Live]:
+    """`hearth serve RECIPE` until the block ends; begins once the route `until` answers 200, fails with the log else."""
     port = free_port()
     told = {"HEARTH__SERVER__LISTEN": f"127.0.0.1:{port}", "HEARTH__SERVER__DATA": str(data)}
     data.mkdir(parents=True, exist_ok=True)
@@ -46,13 +46,13 @@ def serving(recipe: Path, data: Path, **environment: str) -> Iterator[Live]:
     with log.open("wb") as output:
         process = subprocess.Popen(
             [sys.executable, "-m", "server", "serve", str(recipe), "--verbose"],
-            env=os.environ | told | environment,
+            env=os.environ | told,
             stdout=output,
             stderr=subprocess.STDOUT,
         )
     try:
         live = Live(f"http://127.0.0.1:{port}", process, log)
-        wait_for(lambda: _ready(live), f"{recipe.name} did not get ready", log, process)
+        wait_for(lambda: _answers(live, until), f"{recipe.name} did not get ready", log, process)
         yield live
     finally:
         process.send_signal(signal.SIGTERM)
@@ -63,9 +63,8 @@ def serving(recipe: Path, data: Path, **environment: str) -> Iterator[Live]:
             process.wait()
 
 
-def wait_for(done: "object", what: str, log: Path, process: "subprocess.Popen[bytes] | None" = None) -> None:
+def wait_for(done: Callable[[], bool], what: str, log: Path, process: subprocess.Popen[bytes] | None = None) -> None:
     """Poll `done()` until it is true; fails after two minutes, or at once when the process has ended."""
-    assert callable(done)
     until = time.monotonic() + _PATIENCE
     while not done():
         ended = process is not None and process.poll() is not None
@@ -74,7 +73,7 @@ def wait_for(done: "object", what: str, log: Path, process: "subprocess.Popen[by
         time.sleep(0.05)  # polling another process' state, which has nothing to wait on
 
 
-def _ready(live: Live) -> bool:
+def _answers(live: Live, route: str) -> bool:
     with suppress(httpx.TransportError):
-        return httpx.get(f"{live.url}/readyz", timeout=5, trust_env=False).status_code == 200
+        return httpx.get(f"{live.url}{route}", timeout=5, trust_env=False).status_code == 200
     return False

@@ -58,7 +58,7 @@ class Head:
     opt={"needs": "infer"},
     operation_class=documented(ChatRequest, ChatCompletion, stream=ChatChunk, summary="Answer a conversation"),
 )
-async def chat_completions(request: Request[Any, Any, Any]) -> Response[bytes] | sse.EventStream:
+async def chat_completions(request: Request[Any, Any, Any]) -> Response[bytes]:
     asked, unknown = await decode(request, ChatRequest)
     runtime: Runtime = request.app.state["runtime"]
     target = runtime.target(asked.model)

@@ -1,10 +1,12 @@
-"""Server-sent events as an ASGI response: keep-alives while a model thinks, faults in-band, work ended with its reader."""
+"""Server-sent events: keep-alives while a model thinks, faults in-band, work ended when its reader leaves."""
 
 import asyncio
 import logging
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
+from typing import Any
 
+from litestar import Response
 from litestar.types import Receive, Scope, Send
 
 from server.api import faults
@@ -24,9 +26,21 @@ def event(data: bytes) -> bytes:
     return b"data: " + data + b"\n\n"
 
 
-class EventStream:
-    """Sends `chunks` of ready-made events. Its own ASGI application and not the framework's stream, because a keep-alive
-    must be sent while the next chunk is awaited, and a task per chunk would cost more than the chunk does."""
+class EventStream(Response[bytes]):
+    """A response of ready-made events."""
+
+    def __init__(self, chunks: AsyncGenerator[bytes, None], headers: dict[str, str]) -> None:
+        super().__init__(b"", media_type="text/event-stream", headers=headers)
+        self._chunks = chunks
+        self._extra = headers
+
+    def to_asgi_response(self, *args: Any, **kwargs: Any) -> "_Sending":  # type: ignore[override]  # any ASGI app serves
+        return _Sending(self._chunks, self._extra)
+
+
+class _Sending:
+    """Its own ASGI application and not the framework's stream: a keep-alive must be sent while the next chunk is awaited,
+    and a task per chunk would cost more than the chunk does."""
 
     def __init__(self, chunks: AsyncGenerator[bytes, None], headers: dict[str, str]) -> None:
         self._chunks = chunks

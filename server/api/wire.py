@@ -1,7 +1,7 @@
 """The bodies of requests and answers as OpenAI's clients send and read them; types only, no behaviour.
 
-Requests keep unknown fields legal (clients send new ones every month); `decode` names them to the client. Unions hold at
-most one array type because msgspec allows no more: `str | list[Any]` fields are checked where they are read.
+Requests keep unknown fields legal (clients send new ones every month); `decode` names them to the client. Unions hold
+at most one array type because msgspec allows no more: `str | list[Any]` fields are checked where they are read.
 """
 
 from typing import Annotated, Any, Literal
@@ -136,7 +136,7 @@ class ChatChunk(msgspec.Struct):
     model: str
     choices: list[ChunkChoice]
     system_fingerprint: str
-    usage: Usage | None | UnsetType = UNSET
+    usage: Usage | UnsetType | None = UNSET
 
 
 # ---- embeddings -----------------------------------------------------------------------------------------------------

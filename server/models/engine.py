@@ -40,7 +40,7 @@ class Generate(msgspec.Struct, frozen=True, tag="generate"):
 
 
 class Embed(msgspec.Struct, frozen=True, tag="embed"):
-    """One vector per input, in order: `texts`, or where those are None, `tokens`, the model's own ids without special ones."""
+    """One vector per input, in order: `texts`, or else `tokens`, the model's own ids without special ones."""
 
     texts: list[str] | None = None
     tokens: list[list[int]] | None = None

@@ -7,7 +7,6 @@ model card: mean pooling, then L2). It is stored once as OpenVINO IR in the cach
 
 import hashlib
 import json
-import os
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -84,7 +83,8 @@ class Encoder:
         if threads is not None:
             settings["INFERENCE_NUM_THREADS"] = threads
         self._request = _compiled(core, folder, self.shape, cache, settings).create_infer_request()
-        self._first, self._last = (_special(self._tokenizer, self.tokenizer_file, token) for token in ("[CLS]", "[SEP]"))
+        self._first = _special(self._tokenizer, self.tokenizer_file, "[CLS]")
+        self._last = _special(self._tokenizer, self.tokenizer_file, "[SEP]")
 
     def ids(self, texts: Sequence[str]) -> list[list[int]]:
         """Token ids of each text, special tokens included, nothing cut."""
@@ -179,7 +179,7 @@ def _store(model: ov.Model, home: Path) -> None:
     beside = Path(mkdtemp(dir=home.parent))
     ov.save_model(model, str(beside / "model.xml"), compress_to_fp16=False)
     try:
-        os.replace(beside, home)
+        beside.replace(home)
     except OSError:
         shutil.rmtree(beside)
         if not (home / "model.xml").exists():

@@ -32,8 +32,8 @@ THRESHOLD = 0.45
 
 WHO_I_AM = (
     "I am Hearth's built-in reader. I answer questions by quoting the best sentence of the documents this server "
-    "knows, with its source; I cannot chat, write or reason. Ask me something the documents say, or add a generative model "
-    "under `models` in the recipe and point your client at it."
+    "knows, with its source; I cannot chat, write or reason. Ask me something the documents say, or add a generative "
+    "model under `models` in the recipe and point your client at it."
 )
 NO_KNOWLEDGE = (
     "I can only quote documents, and no collection is attached to this model id. Ask an assistant that has `knowledge` "

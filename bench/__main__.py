@@ -1,0 +1,52 @@
+"""`python -m bench NAME`: runs one bench; exits with 1 where a bar falls short and with 2 where it could not run."""
+
+import sys
+
+import click
+
+from bench.table import CannotRun
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+def main() -> None:
+    """Measure Hearth. Each bench prints figure, value, bar, peer and verdict."""
+
+
+_data = click.option("--data", help="The folder of the reading set; ../shared/data/reading unless said.")
+
+
+@main.command()
+@click.option("--quick", is_flag=True, help="Fewer rounds: a look, not a verdict.")
+def gateway(quick: bool) -> None:
+    """What the gateway and the hop to a worker cost, beside a raw ASGI app and an engine called in process."""
+    from bench.gateway import bench
+
+    sys.exit(bench(quick))
+
+
+@main.command()
+@_data
+@click.option("--questions", default=300, show_default=True, help="How many questions; the sample is always the same.")
+def reader(data: str | None, questions: int) -> None:
+    """How often the reader's quote holds the answer, and how fast."""
+    from bench.reader import bench
+
+    sys.exit(bench(data, questions))
+
+
+@main.command()
+@_data
+@click.option("--peer/--no-peer", default=True, show_default=True, help="Measure sentence-transformers beside it.")
+def embed(data: str | None, peer: bool) -> None:
+    """Embeddings beside sentence-transformers, in speed and in closeness."""
+    from bench.embed import bench
+
+    sys.exit(bench(data, peer))
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except CannotRun as error:
+        click.echo(str(error), err=True)
+        sys.exit(2)
