@@ -23,6 +23,11 @@ def post(path: str, body: object) -> bytes:
     return f"{head}\r\n\r\n".encode() + data
 
 
+def get(path: str) -> bytes:
+    """One whole request."""
+    return f"GET {path} HTTP/1.1\r\nhost: 127.0.0.1\r\n\r\n".encode()
+
+
 class Connection:
     """One connection, one request at a time."""
 
@@ -50,16 +55,17 @@ class Connection:
         await self._writer.wait_closed()
 
 
-async def load(port: int, request: bytes, connections: int, each: int) -> None:
-    """`connections` at once, each asking `each` times in a row."""
+async def load(port: int, request: bytes, connections: int, each: int) -> list[Answer]:
+    """`connections` at once, each asking `each` times in a row; the last answer of each."""
 
-    async def one() -> None:
+    async def one() -> Answer:
         connection = await Connection.open(port)
         for _ in range(each):
-            await connection.ask(request)
+            answer = await connection.ask(request)
         await connection.close()
+        return answer
 
-    await asyncio.gather(*(one() for _ in range(connections)))
+    return await asyncio.gather(*(one() for _ in range(connections)))
 
 
 async def once(port: int, request: bytes) -> Answer:
@@ -67,3 +73,12 @@ async def once(port: int, request: bytes) -> Answer:
     answer = await connection.ask(request)
     await connection.close()
     return answer
+
+
+def chunks(body: bytes) -> list[bytes]:
+    """What a chunked body was written in."""
+    parts = []
+    while (size := int(body[: (at := body.index(b"\r\n"))], 16)) > 0:
+        parts.append(body[at + 2 : at + 2 + size])
+        body = body[at + 4 + size :]
+    return parts

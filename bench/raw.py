@@ -15,12 +15,16 @@ Headers = list[tuple[bytes, bytes]]
 
 
 class Script(msgspec.Struct, frozen=True):
-    """What it answers: `whole` to a JSON request, `events` one by one to a streaming one."""
+    """What it answers: `whole` to a JSON request, `events` one by one to a streaming one.
+
+    To a streaming request for the model `paced` an event is sent every `pause` seconds.
+    """
 
     whole: bytes
     whole_headers: Headers
     events: list[bytes]
     events_headers: Headers
+    pause: float
 
 
 class Raw:
@@ -36,17 +40,20 @@ class Raw:
             message = await receive()
             body += message.get("body", b"")
             more = message.get("more_body", False)
-        await (self._stream(send) if b'"stream":true' in body else self._answer(send))
+        if b'"stream":true' in body:
+            await self._stream(send, self._script.pause if b'"paced"' in body else 0.0)
+        else:
+            await self._answer(send)
 
     async def _answer(self, send: Any) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": self._script.whole_headers})
         await send({"type": "http.response.body", "body": self._script.whole})
 
-    async def _stream(self, send: Any) -> None:
+    async def _stream(self, send: Any, pause: float) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": self._script.events_headers})
         for event in self._script.events:
             await send({"type": "http.response.body", "body": event, "more_body": True})
-            await asyncio.sleep(0)  # the loop turns, so that every event is written by itself
+            await asyncio.sleep(pause)  # the loop turns even for 0, so that every event is written by itself
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 

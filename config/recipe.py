@@ -53,7 +53,10 @@ class Recipe(Section):
     def _sections_agree(self, info: ValidationInfo) -> "Recipe":
         if isinstance(info.context, Origin):
             self._path = info.context.file
-        if problems := [problem.message for problem in disagreements(self.model_dump())]:
+        tree = self.model_dump()
+        for shown_key, key in zip(tree["server"]["keys"], self.server.keys, strict=True):
+            shown_key["secret"] = key.secret.get_secret_value()  # dumped as ***, which would make all of them equal
+        if problems := [problem.message for problem in disagreements(tree)]:
             raise PydanticCustomError(DISAGREE, "{problems}", {"problems": "; ".join(problems)})
         return self
 

@@ -3,7 +3,6 @@
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-import msgspec
 from litestar import Litestar
 from litestar.config.cors import CORSConfig
 from litestar.exceptions import HTTPException
@@ -12,7 +11,7 @@ from litestar.types import ASGIApp
 from config import Recipe
 from server.api import chat, embeddings, health, models, retrieve
 from server.api.auth import KeyRing, guard
-from server.api.document import openapi
+from server.api.document import openapi, rendered
 from server.api.faults import on_bug, on_framework_error, on_hearth_error
 from server.api.observe import Observed
 from server.errors import HearthError
@@ -61,5 +60,5 @@ def create_app(recipe: Recipe) -> ASGIApp:
         logging_config=None,
     )
     app.state["keys"] = KeyRing(recipe.server.keys)
-    app.state["document"] = msgspec.json.encode(app.openapi_schema.to_schema())
+    app.state["document"] = rendered(app)
     return Observed(app, lambda: app.state["runtime"].telemetry if "runtime" in app.state else None)

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import msgspec
+from litestar import Litestar
 from litestar.openapi.config import OpenAPIConfig
 from litestar.openapi.plugins import JsonRenderPlugin
 from litestar.openapi.spec import (
@@ -75,30 +76,22 @@ def _media(kind: type[msgspec.Struct]) -> OpenAPIMediaType:
 
 
 def openapi(version: str) -> OpenAPIConfig:
-    """The document's frame. It is served as /openapi.json."""
-    kinds = [kind for kind in vars(wire).values() if isinstance(kind, type) and issubclass(kind, msgspec.Struct)]
-    schemas: dict[str, Any] = msgspec.json.schema_components(
-        [kind for kind in kinds if kind is not msgspec.Struct], ref_template=_REF
-    )[1]
+    """The frame that the framework fills with the routes."""
     return OpenAPIConfig(
         title="Hearth",
         version=version,
         path="/schema",
         render_plugins=[JsonRenderPlugin()],
-        components=Components(
-            schemas={name: _Plain(schema) for name, schema in schemas.items()},
-            security_schemes={"key": SecurityScheme(type="http", scheme="bearer")},
-        ),
+        components=Components(security_schemes={"key": SecurityScheme(type="http", scheme="bearer")}),
         use_handler_docstrings=False,
     )
 
 
-class _Plain(Schema):
-    """A JSON Schema that is already written."""
-
-    def __init__(self, written: dict[str, Any]) -> None:
-        super().__init__()
-        self._written = written
-
-    def to_schema(self) -> dict[str, Any]:
-        return self._written
+def rendered(app: Litestar) -> bytes:
+    """The whole document as JSON, the wire types' schemas in it."""
+    kinds = [kind for kind in vars(wire).values() if isinstance(kind, type) and issubclass(kind, msgspec.Struct)]
+    document: dict[str, Any] = app.openapi_schema.to_schema()
+    document["components"]["schemas"] = msgspec.json.schema_components(
+        [kind for kind in kinds if kind is not msgspec.Struct], ref_template=_REF
+    )[1]
+    return msgspec.json.encode(document)

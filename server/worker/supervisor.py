@@ -299,6 +299,7 @@ class Worker:
         self._process, self._connection, self.pid = process, connection, process.pid
         reading = asyncio.create_task(self._read_output(process))
         watching = asyncio.create_task(self._watch(process, connection))
+        reason = "it was stopped"
         try:
             code = await process.wait()
             await asyncio.wait((reading,), timeout=1.0)
@@ -307,7 +308,6 @@ class Worker:
             if process.returncode is None:
                 process.kill()
                 await process.wait()
-                reason = "it was stopped"
             self.pid = self._process = self._connection = None
             for task in (reading, watching):
                 task.cancel()

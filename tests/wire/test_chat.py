@@ -124,7 +124,7 @@ BAD = [
     ({"temperature": 3}, 400, "temperature"),
     ({"messages": []}, 400, "messages"),
     ({"messages": "hi"}, 400, "messages"),
-    ({"messages": [{"role": "robot", "content": "x"}]}, 400, "messages[...].role"),
+    ({"messages": [{"role": "robot", "content": "x"}]}, 400, "messages[0].role"),
     ({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, 400, "messages[0].content[0]"),
     ({"max_tokens": 0}, 400, "max_tokens"),
     ({"n": 0}, 400, "n"),

@@ -76,7 +76,7 @@ def test_another_content_type_is_refused(wire: Live) -> None:
 def test_a_request_keeps_the_id_its_client_gave(wire: Live) -> None:
     with wire.client() as client:
         assert client.get("/healthz", headers={"x-request-id": "abc-1"}).headers["x-request-id"] == "abc-1"
-        assert client.get("/healthz", headers={"x-request-id": "b\xe4d"}).headers["x-request-id"].startswith("req_")
+        assert client.get("/healthz", headers={"x-request-id": "not an id"}).headers["x-request-id"].startswith("req_")
 
 
 def test_browsers_on_this_machine_may_call_and_others_may_not(wire: Live) -> None:
