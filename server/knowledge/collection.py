@@ -117,7 +117,7 @@ class Collection:
             for document in documents:
                 await ingest.add(document)
             await ingest.finish()
-        return ingest.report()
+        return ingest.report
 
     async def sync(self, progress: Progress | None = None) -> IngestReport:
         """Bring the declared sources up to date: what changed is taken in, what is gone is deleted.
@@ -127,13 +127,13 @@ class Collection:
         globs = [source.files for source in self.spec.sources]
         async with self._ingest() as ingest:
             await bring_sources(ingest, self._opened_store(), globs, self.spec.attributes, progress)
-        return ingest.report()
+        return ingest.report
 
     async def ingest(self, path: Path, progress: Progress | None = None) -> IngestReport:
         """Take in a file, or the files of a folder; of that folder, what was brought before and is gone is deleted."""
         async with self._ingest() as ingest:
             await bring_folder(ingest, path, progress)
-        return ingest.report()
+        return ingest.report
 
     async def status(self) -> CollectionStatus:
         if self._store is None:
@@ -152,7 +152,7 @@ class Collection:
                     ingest = Ingest(store, self._embedder, self._cutter(), await store.documents())
                     yield ingest
                 self._error = None
-                self._last = ingest.report()
+                self._last = ingest.report
                 await self._maintain(store)
             finally:
                 if self._state == "syncing":

@@ -8,6 +8,7 @@ import asyncio
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -88,7 +89,9 @@ class Ingest:
     def skip(self, skipped: Iterable[Skipped]) -> None:
         self._skipped += skipped
 
+    @cached_property
     def report(self) -> IngestReport:
+        """What was done; read it when all is."""
         return IngestReport(
             added=tuple(self._uris["added"]),
             updated=tuple(self._uris["updated"]),

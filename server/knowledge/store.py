@@ -51,7 +51,7 @@ def _session() -> lancedb.Session:
 
 @dataclass(frozen=True)
 class Shape:
-    """What rows are made with. `fingerprint` covers all but the model; `probe`, its unit vector for a text, does that."""
+    """What rows are made with. `fingerprint` covers all but the model, `probe` (its vector for one text) that."""
 
     attributes: Mapping[str, str]
     fingerprint: str

@@ -144,8 +144,8 @@ async def test_filters_hold_for_words_too(collection: Collection) -> None:
 
 
 NASTY = [
-    '"', '"unbalanced', "AND OR NOT", "(((", "a:b", "text:*", "field^2~1", "\\", "'; DROP TABLE chunks; --", "\x00", "😀",
-    "!!!", "-", "+a -b", "[1 TO 2]", "a\nb\tc", "\ud800", "\u202e\u200d", "%s {}", "/regex/", "x" * 10_000,
+    '"', '"unbalanced', "AND OR NOT", "(((", "a:b", "text:*", "field^2~1", "\\", "'; DROP TABLE chunks; --", "\x00",
+    "😀",     "!!!", "-", "+a -b", "[1 TO 2]", "a\nb\tc", "\ud800", "\u202e\u200d", "%s {}", "/regex/", "x" * 10_000,
     "word " * 2_000, "字" * 10_000, "?", "*", "\u0301" * 50,
 ]  # fmt: skip
 

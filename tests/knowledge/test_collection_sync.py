@@ -92,13 +92,13 @@ async def test_what_cannot_be_read_is_told_and_its_earlier_version_stays(make: M
 
 
 async def test_a_broken_ingest_leaves_whole_documents_and_the_next_one_finishes(make: Make, docs: Path) -> None:
-    write(docs, {f"{n:02}.md": f"Page {n}. " + "Filling words go here. " * 200 for n in range(10)})
+    write(docs, {f"{n:02}.md": f"Page {n}. " + "Filling words go here. " * 600 for n in range(10)})
     embedder = HashEmbedder()
     async with make(embedder) as collection:
         await collection.sync()
         before = (await collection.status()).chunks
-        write(docs, {f"{n:02}.md": f"Fresh {n}. " + "Other words go there. " * 200 for n in range(10)})
-        write(docs, {"08.md": "poison " + "Other words go there. " * 200})
+        write(docs, {f"{n:02}.md": f"Fresh {n}. " + "Other words go there. " * 600 for n in range(10)})
+        write(docs, {"08.md": "poison " + "Other words go there. " * 600})
         embedder.fail_on = "poison"
         with pytest.raises(KnowledgeUnavailable, match="the embedder broke"):
             await collection.sync()

@@ -2,6 +2,7 @@
 
 import re
 from importlib.resources import files
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
@@ -27,8 +28,6 @@ MARKDOWN_PARTS = st.sampled_from(
         "```\ncode x\n",
         "```\n",
         "| a | b |\n",
-    ]
-    + [
         "|---|---|\n",
         "- item\n",
         "Head\n====\n",
@@ -136,7 +135,7 @@ def test_code_that_does_not_fit_is_cut_between_lines() -> None:
 def test_overlap_repeats_whole_sentences() -> None:
     sentences = [f"Sentence number {n} is here." for n in range(30)]
     chunks = chunks_of(" ".join(sentences))
-    for before, after in zip(chunks, chunks[1:], strict=False):
+    for before, after in pairwise(chunks):
         shared = before.end - after.start
         assert shared > 0
         assert after.text[:shared].strip() in sentences

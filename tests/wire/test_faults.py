@@ -31,7 +31,7 @@ BODIES = {
     "utf-16": ('{"model": "echo"}'.encode("utf-16"), 400),
     "deep nesting": (b'{"model": "echo", "messages": [], "x": ' + b"[" * 100_000 + b"]" * 100_000 + b"}", 400),
     "deep tools": (
-        b'{"model":"echo","messages":[],"tools":[{"a":' + b'{"a":' * 50_000 + b"1" + b"}" * 50_001 + b"]}",
+        b'{"model":"echo","messages":[],"tools":[{"a":' + b'{"a":' * 20_000 + b"1" + b"}" * 20_001 + b"]}",
         400,
     ),
     "huge number": (b'{"model": "echo", "messages": [], "seed": ' + b"9" * 5000 + b"}", 400),
