@@ -82,7 +82,7 @@ async def passages(runtime: Runtime, assistant: AssistantSpec | None, messages: 
         return []
     collections = [runtime.collection(name) for name in assistant.knowledge]
     try:
-        found = await asyncio.gather(*(each.search(question, k=assistant.k) for each in collections))
+        found = await asyncio.gather(*(runtime.search(each, question, k=assistant.k) for each in collections))
     except InvalidValue as error:
         raise InvalidValue(error.message, param="messages") from error
     hits = sorted((hit for each in found for hit in each.hits), key=lambda hit: -hit.score)

@@ -9,15 +9,18 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
+from typing import Literal
 
 from config import Recipe
 from config.assistant import AssistantSpec
 from server.errors import CollectionNotFound, HearthError, KnowledgeUnavailable, ModelNotFound
-from server.knowledge import Collection, CollectionStatus
+from server.knowledge import Collection, CollectionStatus, Filter, Found
 from server.models.model import Model
 from server.telemetry import Gauges, Reading, Telemetry
 
 log = logging.getLogger(__name__)
+
+Mode = Literal["hybrid", "vector", "text"]
 
 VERSION = version("hearth")
 
@@ -137,6 +140,23 @@ class Runtime:
             message = f"The collection `{name[:200]}` does not exist. This server has: {', '.join(near) or 'none'}."
             raise CollectionNotFound(message, param="collections")
         return self.shelves[name].collection
+
+    async def search(
+        self,
+        collection: Collection,
+        query: str,
+        *,
+        k: int | None = None,
+        mode: Mode | None = None,
+        filters: Filter | None = None,
+        weights: tuple[float, float] | None = None,
+    ) -> Found:
+        """One search, measured."""
+        started = time.perf_counter()
+        found = await collection.search(query, k=k, mode=mode, filters=filters, weights=weights)
+        elapsed = time.perf_counter() - started
+        self.telemetry.search.collection(elapsed, collection.name, mode or collection.spec.search.mode)
+        return found
 
     @property
     def waiting(self) -> list[str]:

@@ -78,10 +78,10 @@ class Telemetry:
     def watch(self, gauges: Gauges) -> None:
         """Register what is read at scrape time. Called once."""
         for name, unit, description, read in (
-            ("hearth.model.ready", "1", "1 where a model can answer now.", gauges.model_ready),
+            ("hearth.model.ready", "", "1 where a model can answer now.", gauges.model_ready),
             ("hearth.model.in_flight", "{request}", "Requests running or waiting in a model.", gauges.model_in_flight),
             ("hearth.worker.restarts", "{restart}", "Restarts of a model's process.", gauges.worker_restarts),
-            ("hearth.knowledge.chunks", "{chunk}", "Chunks in a collection.", gauges.collection_ready),
+            ("hearth.knowledge.ready", "", "1 where a collection can be searched now.", gauges.collection_ready),
         ):
             self._meter.create_observable_gauge(name, [_observer(read)], unit, description)
 

@@ -38,7 +38,7 @@ def free_port() -> int:
 
 @contextmanager
 def serving(recipe: Path, data: Path, *, until: str = "/readyz") -> Iterator[Live]:
-    """`hearth serve RECIPE` until the block ends; begins once the route `until` answers 200, fails with the log else."""
+    """`hearth serve RECIPE` until the block ends; begins once the route `until` answers 200."""
     port = free_port()
     told = {"HEARTH__SERVER__LISTEN": f"127.0.0.1:{port}", "HEARTH__SERVER__DATA": str(data)}
     data.mkdir(parents=True, exist_ok=True)

@@ -17,7 +17,7 @@ from server.api.wire import (
     Span,
     TextContent,
 )
-from server.errors import InvalidValue
+from server.errors import CollectionNotFound
 from server.knowledge import Collection, Filter, Found, Hit, parse_filter
 from server.runtime import Runtime
 
@@ -33,19 +33,23 @@ async def retrieve(request: Request[Any, Any, Any]) -> Response[bytes]:
     runtime: Runtime = request.app.state["runtime"]
     collections = [runtime.collection(name) for name in dict.fromkeys(asked.collections or runtime.shelves)]
     if not collections:
-        raise InvalidValue("This server declares no collections.", param="collections")
+        raise CollectionNotFound("This server declares no collections.", param="collections")
     queries = [asked.query] if isinstance(asked.query, str) else asked.query
     filters = None if asked.filters is None else parse_filter(asked.filters)
-    found = await asyncio.gather(*(_search(each, query, asked, filters) for each in collections for query in queries))
+    found = await asyncio.gather(
+        *(_search(runtime, each, query, asked, filters) for each in collections for query in queries)
+    )
     limit = asked.k or max(each.spec.search.k for each in collections)
     page = _page(queries, collections, found, _nearest(found, asked)[:limit])
     return Response(msgspec.json.encode(page), media_type="application/json")
 
 
-async def _search(collection: Collection, query: str, asked: RetrieveRequest, filters: Filter | None) -> Found:
+async def _search(
+    runtime: Runtime, collection: Collection, query: str, asked: RetrieveRequest, filters: Filter | None
+) -> Found:
     hybrid = asked.ranking_options.hybrid_search if asked.ranking_options else None
     weights = (hybrid.embedding_weight, hybrid.text_weight) if hybrid else None
-    return await collection.search(query, k=asked.k, mode=asked.mode, filters=filters, weights=weights)
+    return await runtime.search(collection, query, k=asked.k, mode=asked.mode, filters=filters, weights=weights)
 
 
 def _nearest(found: list[Found], asked: RetrieveRequest) -> list[Hit]:

@@ -39,8 +39,8 @@ class EventStream(Response[bytes]):
 
 
 class _Sending:
-    """Its own ASGI application and not the framework's stream: a keep-alive must be sent while the next chunk is awaited,
-    and a task per chunk would cost more than the chunk does."""
+    """Its own ASGI application and not the framework's stream: a keep-alive must be sent while the next chunk is
+    awaited, and a task per chunk would cost more than the chunk does."""
 
     def __init__(self, chunks: AsyncGenerator[bytes, None], headers: dict[str, str]) -> None:
         self._chunks = chunks

@@ -118,4 +118,4 @@ def test_state_routes(starter: Live) -> None:
         assert health["knowledge"]["handbook"]["documents"] >= 5
         metrics = client.get("/metrics").text
         assert "gen_ai_server_request_duration_seconds_bucket" in metrics
-        assert 'hearth_model_ready_ratio{gen_ai_request_model="embed"' in metrics
+        assert 'hearth_model_ready{gen_ai_request_model="embed"' in metrics
