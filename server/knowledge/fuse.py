@@ -1,30 +1,26 @@
-"""How two rankings become one, and how raw scores become 0 to 1. Pure; knows no store."""
+"""How the scores of two legs become one, and how raw scores become 0 to 1. Pure; knows no store."""
 
 from collections.abc import Mapping, Sequence
-
-K = 20
-"""Softens the lead of the first ranks (Cormack, Clarke and Büttcher 2009 used 60); 20 ranked better on our sets."""
 
 _HALF = 8.0
 """The BM25 score that becomes 0.5: about what two rare words in common give."""
 
 
-def reciprocal_rank(legs: Sequence[tuple[Sequence[str], float]], k: int = K) -> dict[str, float]:
-    """Weighted reciprocal rank fusion: the sum over legs of weight / (k + rank), rank from 1. Best first.
+def weighted_sum(legs: Sequence[tuple[Mapping[str, float], float]]) -> dict[str, float]:
+    """Convex combination of scores (Bruch, Gai and Ingber 2023), from 0 to 1, where 1 is first in every leg. Best first.
 
-    A leg is a ranking of ids and its weight. Ties are broken by id, so that equal input gives equal output.
+    A leg is scores by id and its weight. Each is brought to its own best, so that scales do not matter, and how far
+    apart two scores are still does: a leg that cannot tell the candidates apart does not drown one that can, which
+    fusion by rank lets happen. An id a leg lacks has 0 there. Ties are broken by id.
     """
+    total = sum(weight for _, weight in legs)
     fused: dict[str, float] = {}
-    for ranking, weight in legs:
-        for rank, key in enumerate(ranking, start=1):
-            fused[key] = fused.get(key, 0.0) + weight / (k + rank)
+    for scores, weight in legs:
+        best = max(scores.values(), default=0.0)
+        for key, score in scores.items():
+            share = max(0.0, score) / best if best > 0 else 0.0
+            fused[key] = min(1.0, fused.get(key, 0.0) + share * weight / total)
     return dict(sorted(fused.items(), key=lambda item: (-item[1], item[0])))
-
-
-def share_of_best(fused: Mapping[str, float], weights: Sequence[float], k: int = K) -> dict[str, float]:
-    """Fused scores from 0 to 1, where 1 is first in every leg."""
-    best = sum(weights) / (k + 1)
-    return {key: min(1.0, score / best) for key, score in fused.items()}
 
 
 def of_cosine(cosine: float) -> float:

@@ -13,9 +13,11 @@ from numpy.typing import NDArray
 from server.errors import InvalidValue
 from server.knowledge.document import Hit
 from server.knowledge.filter import column
-from server.knowledge.fuse import of_bm25, of_cosine, reciprocal_rank, share_of_best
+from server.knowledge.fuse import of_bm25, of_cosine, weighted_sum
 
 if TYPE_CHECKING:
+    import pyarrow as pa
+
     from server.knowledge.store import Store
 
 Mode = Literal["vector", "text", "hybrid"]
@@ -25,6 +27,7 @@ Vector = NDArray[np.float32]
 _DEPTH = 100
 """Rows each leg brings to the fusion: with as few as are returned, what both legs rank in the middle is lost."""
 _MAX_K = 1000
+_SMALLEST = 1e-12
 
 
 @dataclass(frozen=True)
@@ -61,8 +64,8 @@ class Legs:
     """Runs a query's legs at once and keeps what they found. One search uses it."""
 
     def __init__(self, store: "Store", query: Query, embed: Callable[[str], Awaitable[Embedded]]) -> None:
-        self.by_vector: list[dict[str, Any]] = []
-        self.by_text: list[dict[str, Any]] = []
+        self.by_vector: pa.Table | None = None
+        self.by_text: pa.Table | None = None
         self.embedded: Embedded | None = None
         self.timings_ms: dict[str, float] = {}
         self._store = store
@@ -95,22 +98,17 @@ class Legs:
 
 def ranked(legs: Legs, query: Query) -> list[tuple[Row, float, dict[str, float]]]:
     """Rows nearest first, at most `query.k`, each with its score from 0 to 1 and its raw scores."""
-    rows: dict[str, Row] = {row["id"]: row for row in (*legs.by_vector, *legs.by_text)}
-    cosines = {row["id"]: 1.0 - float(row["_distance"]) for row in legs.by_vector}
-    words = {row["id"]: float(row["_score"]) for row in legs.by_text}
+    cosines, words = _cosines(legs), _scores(legs.by_text, "_score")
     match query.mode:
         case "vector":
             scores = {key: of_cosine(cosine) for key, cosine in cosines.items()}
         case "text":
             scores = {key: of_bm25(score) for key, score in words.items()}
         case "hybrid":
-            pairs = zip((list(cosines), list(words)), query.weights, strict=True)
-            fused = reciprocal_rank([(ranking, weight) for ranking, weight in pairs if weight > 0])
-            scores = share_of_best(fused, query.weights)
+            scores = weighted_sum(list(zip((cosines, words), query.weights, strict=True)))
     best = sorted(scores.items(), key=lambda item: (-item[1], item[0]))[: query.k]
-    if legs.embedded is not None:
-        cosines |= {key: _cosine(rows[key], legs.embedded.vector) for key, _ in best if key not in cosines}
-    return [(rows[key], score, _raw(key, cosines, words)) for key, score in best]
+    places = _places(legs.by_text) | _places(legs.by_vector)
+    return [(_row(*places[key]), score, _raw(key, cosines, words)) for key, score in best]
 
 
 def hit(collection: str, row: Row, score: float, scores: dict[str, float], attributes: Sequence[str]) -> Hit:
@@ -138,8 +136,25 @@ def _raw(key: str, cosines: Mapping[str, float], words: Mapping[str, float]) -> 
     return {name: score for name, score in found.items() if score is not None}
 
 
-def _cosine(row: Row, vector: Vector) -> float:
-    """Of a row that only the text leg found."""
-    other = np.asarray(row["vector"], np.float32)
-    size = float(np.linalg.norm(other) * np.linalg.norm(vector))
-    return float(other @ vector) / size if size else 0.0
+def _scores(table: "pa.Table | None", column: str) -> dict[str, float]:
+    return {} if table is None else dict(zip(table["id"].to_pylist(), table[column].to_pylist(), strict=True))
+
+
+def _cosines(legs: Legs) -> dict[str, float]:
+    """Of every row either leg found; for those of the text leg from their stored vectors."""
+    cosines = {key: 1.0 - distance for key, distance in _scores(legs.by_vector, "_distance").items()}
+    if legs.embedded is None or legs.by_text is None or legs.by_text.num_rows == 0:
+        return cosines
+    vectors = legs.by_text["vector"].combine_chunks().flatten().to_numpy().reshape(legs.by_text.num_rows, -1)
+    sizes = np.maximum(np.linalg.norm(vectors, axis=1), _SMALLEST)
+    found = vectors @ legs.embedded.vector / sizes
+    return dict(zip(legs.by_text["id"].to_pylist(), found.tolist(), strict=True)) | cosines
+
+
+def _places(table: "pa.Table | None") -> "dict[str, tuple[pa.Table, int]]":
+    return {} if table is None else {key: (table, n) for n, key in enumerate(table["id"].to_pylist())}
+
+
+def _row(table: "pa.Table", place: int) -> Row:
+    row: Row = table.slice(place, 1).to_pylist()[0]
+    return row

@@ -69,6 +69,7 @@ class Store:
         self._shape = shape
         self._schema = like
         self._commits = 0
+        self._indexed = False
 
     @classmethod
     async def open(cls, folder: Path, shape: Shape) -> "Store":
@@ -122,19 +123,22 @@ class Store:
             await self._table.delete(f"document_id IN ({condition})")
             self._commits += 1
 
-    async def nearest(self, vector: NDArray[np.float32], where: str | None, limit: int) -> list[dict[str, Any]]:
+    async def nearest(self, vector: NDArray[np.float32], where: str | None, limit: int) -> pa.Table:
         """Rows by cosine, nearest first, each with `_distance` (1 - cosine)."""
         query = self._table.vector_search(vector).distance_type("cosine").refine_factor(10)
         query = query.select([*self._hit_columns(), "_distance"]).limit(limit)
-        return list(await (query.where(where) if where else query).to_list())
+        return await (query.where(where) if where else query).to_arrow()
 
-    async def matching(self, text: str, where: str | None, limit: int) -> list[dict[str, Any]]:
-        """Rows by BM25, best first, each with `_score` and its `vector`. Any text will do: it has no syntax."""
+    async def matching(self, text: str, where: str | None, limit: int) -> pa.Table | None:
+        """Rows by BM25, best first, each with `_score` and its `vector`. Any text will do: it has no syntax.
+
+        None while no words are indexed.
+        """
         if not await self._is_indexed():
-            return []
+            return None
         query = self._table.query().nearest_to_text(MatchQuery(text[:_QUERY_CHARACTERS], "indexed"))  # type: ignore[call-arg]  # its other fields have defaults
         query = query.select([*self._hit_columns(), "vector", "_score"]).limit(limit)
-        return list(await (query.where(where) if where else query).to_list())
+        return await (query.where(where) if where else query).to_arrow()
 
     async def maintain(self, *, force: bool = False) -> None:
         """Make indices that are due; compact where writes have piled up. Cheap when nothing is due."""
@@ -176,7 +180,10 @@ class Store:
         self.older = ()
 
     async def _is_indexed(self) -> bool:
-        return any(index.columns == ["indexed"] for index in await self._table.list_indices())
+        """Whether words can be searched; once they can they always can."""
+        if not self._indexed:
+            self._indexed = any(index.columns == ["indexed"] for index in await self._table.list_indices())
+        return self._indexed
 
     def _hit_columns(self) -> list[str]:
         return [*HIT_COLUMNS, *(name for name in self._schema.names if name.startswith("attribute_"))]

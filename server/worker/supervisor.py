@@ -308,13 +308,14 @@ class Worker:
             if process.returncode is None:
                 process.kill()
                 await process.wait()
+            # Nothing is awaited before the calls have ended: `stop` may interrupt this at any await.
             self.pid = self._process = self._connection = None
-            for task in (reading, watching):
-                task.cancel()
-            await asyncio.gather(reading, watching, return_exceptions=True)
             if self.state == "ready":
                 self._become("backoff")
             connection.end(reason)
+            for task in (reading, watching):
+                task.cancel()
+            await asyncio.gather(reading, watching, return_exceptions=True)
         self.error = reason
         return None if connection.ready_at is None else time.monotonic() - connection.ready_at
 

@@ -1,36 +1,42 @@
-"""Fusion of rankings and the way to scores from 0 to 1."""
+"""Fusion of scores and the way to scores from 0 to 1."""
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from server.knowledge.fuse import of_bm25, of_cosine, reciprocal_rank, share_of_best
+from server.knowledge.fuse import of_bm25, of_cosine, weighted_sum
 
-RANKINGS = st.lists(st.text(max_size=3), unique=True, max_size=20)
+SCORES = st.dictionaries(st.text(max_size=3), st.floats(-1, 50), max_size=20)
 WEIGHTS = st.floats(0.01, 10)
 
 
 def test_first_in_both_legs_scores_one() -> None:
-    fused = share_of_best(reciprocal_rank([(["a", "b"], 0.6), (["a", "c"], 0.4)]), (0.6, 0.4))
-    assert fused["a"] == pytest.approx(1.0)
+    fused = weighted_sum([({"a": 0.9, "b": 0.45}, 0.6), ({"a": 12.0, "c": 3.0}, 0.4)])
+    assert fused == {"a": pytest.approx(1.0), "b": pytest.approx(0.3), "c": pytest.approx(0.1)}
     assert list(fused) == ["a", "b", "c"]
 
 
+def test_a_leg_that_cannot_tell_the_candidates_apart_does_not_decide() -> None:
+    vague = {"a": 0.800, "b": 0.799, "c": 0.798}
+    assert next(iter(weighted_sum([(vague, 1.0), ({"c": 9.0, "a": 1.0}, 1.0)]))) == "c"
+
+
 def test_a_heavier_leg_decides() -> None:
-    assert next(iter(reciprocal_rank([(["a"], 1.0), (["b"], 2.0)]))) == "b"
+    assert next(iter(weighted_sum([({"a": 1.0}, 1.0), ({"b": 1.0}, 2.0)]))) == "b"
 
 
-def test_ties_are_broken_by_id() -> None:
-    assert list(reciprocal_rank([(["b"], 1.0), (["a"], 1.0)])) == ["a", "b"]
+def test_ties_are_broken_by_id_and_empty_legs_count_for_nothing() -> None:
+    assert list(weighted_sum([({"b": 1.0}, 1.0), ({"a": 5.0}, 1.0), ({}, 1.0)])) == ["a", "b"]
+    assert weighted_sum([({"a": -1.0, "b": 0.0}, 1.0)]) == {"a": 0.0, "b": 0.0}
 
 
-@given(RANKINGS, RANKINGS, WEIGHTS, WEIGHTS)
+@given(SCORES, SCORES, WEIGHTS, WEIGHTS)
 def test_fused_scores_fall_lie_between_0_and_1_and_name_every_id_once(
-    first: list[str], second: list[str], one: float, two: float
+    first: dict[str, float], second: dict[str, float], one: float, two: float
 ) -> None:
-    fused = share_of_best(reciprocal_rank([(first, one), (second, two)]), (one, two))
+    fused = weighted_sum([(first, one), (second, two)])
     assert set(fused) == {*first, *second}
-    assert all(0 < score <= 1 for score in fused.values())
+    assert all(0 <= score <= 1 for score in fused.values())
     assert list(fused.values()) == sorted(fused.values(), reverse=True)
 
 

@@ -4,57 +4,79 @@ import re
 from dataclasses import dataclass
 
 _ABBREVIATION = re.compile(
-    r"(?:\b(?:e\.g|i\.e|etc|cf|vs|approx|ca|al|Mr|Mrs|Ms|Dr|Prof|St|Sr|Jr|No|Nr|Fig|Eq|Sec|Vol|pp|Inc|Ltd|Co|Corp|U\.S|U\.K"
-    r"|Jan|Feb|Mar|Apr|Jun|Jul|Aug|Sep|Sept|Oct|Nov|Dec)|\b[A-Z])\.$"
+    r"(?:\b(?:e\.g|i\.e|etc|cf|vs|approx|ca|al|Mr|Mrs|Ms|Dr|Prof|St|Sr|Jr|Rev|Gen|Col|Lt|Capt|No|Nr|Fig|Eq|Sec|Vol|ed|pp?"
+    r"|Inc|Ltd|Co|Corp|U\.S|U\.K|Jan|Feb|Mar|Apr|Jun|Jul|Aug|Sep|Sept|Oct|Nov|Dec)|\b[A-Z])\.$"
 )
-_END = re.compile(r"[.!?]+[\"')\]”’»]*(?=\s+|$)|[。！？]+[」』”’）]*")
-_FENCE = re.compile(r"^\s*(```|~~~)")
-_ITEM = re.compile(r"^\s*(?:[-*+•]|\d{1,3}[.)])\s+\S")
-_HEADING = re.compile(r"^\s{0,3}#{1,6}\s")
-_ROW = re.compile(r"^\s*\|.*\|\s*$")
-_RULE = re.compile(r"^[\s|:*_=-]*$")
+_LONGEST_ABBREVIATION = 12
+# A sentence may close its quotation marks and brackets, and carry footnote marks, after the point that ends it.
+_END = re.compile(r"""[.!?…]+["')\]”’»*_]*(?:\[\d+\])*(?=\s|$)|[。！？]+[」』”’）]*""")
+_FENCE = re.compile(r"\s*(```|~~~)")
+_ITEM = re.compile(r"\s*(?:[-*+•]|\d{1,3}[.)])\s+\S")
+_HEADING = re.compile(r"\s{0,3}#{1,6}\s")
+_UNDERLINE = re.compile(r"\s{0,3}(?:=+|-{2,})\s*$")
+_ROW = re.compile(r"\s*\|.*\|\s*$")
+_RULE = re.compile(r"[\s|:*_=-]*$")
+_SPACE = re.compile(r"\s*")
 
 
 @dataclass(frozen=True)
 class Unit:
-    """`text[start:end]` of the passage it came from; `quotable` is False for headings, rules and code fences."""
+    """`text[start:end]` of the passage it came from; `quotable` is False for headings and rules."""
 
     start: int
     end: int
     quotable: bool = True
 
 
+@dataclass
+class _Block:
+    start: int
+    end: int
+    kind: str
+
+
 def split(text: str) -> list[Unit]:
     """The units of `text` in order; together they cover all of it that is not white space."""
     units: list[Unit] = []
-    for start, end, kind in _blocks(text):
-        if kind == "prose":
-            units += _sentences(text, start, end)
+    for block in _blocks(text):
+        if block.kind == "prose":
+            units += _sentences(text, block.start, block.end)
         else:
-            units += _stripped(text, start, end, kind != "heading")
+            units += _stripped(text, block.start, block.end, block.kind != "heading")
     return units
 
 
-def _blocks(text: str) -> list[tuple[int, int, str]]:
+def _blocks(text: str) -> list[_Block]:
     """Runs of lines that belong together: prose paragraphs, single items, rows and headings, whole code blocks."""
-    blocks: list[tuple[int, int, str]] = []
+    blocks: list[_Block] = []
     at, fenced, open_prose = 0, False, False
     for line in text.splitlines(keepends=True):
         end = at + len(line)
-        fence = bool(_FENCE.match(line))
+        fence = _FENCE.match(line) is not None
         kind = "code" if fenced or fence else _kind(line)
-        joins = (fenced and kind == "code") or (open_prose and kind == "prose")
-        if joins and blocks:
-            start, _, old = blocks.pop()
-            blocks.append((start, end, old))
+        if open_prose and blocks[-1].kind == "prose" and _UNDERLINE.match(line):
+            _underlined(text, blocks, end)
+            kind = "heading"
+        elif (fenced and kind == "code") or (open_prose and kind == "prose"):
+            blocks[-1].end = end
         elif kind != "blank":
-            blocks.append((at, end, kind))
-        if fence:
-            fenced = not fenced
+            blocks.append(_Block(at, end, kind))
+        fenced ^= fence
         # The lines after a list item's first one continue it, as those of a paragraph do.
-        open_prose = not fenced and kind in ("prose", "item")
+        open_prose = kind in ("prose", "item")
         at = end
     return blocks
+
+
+def _underlined(text: str, blocks: list[_Block], end: int) -> None:
+    """The last line of the prose before an underline is a heading, the lines above it are not."""
+    prose = blocks[-1]
+    title = text.rfind("\n", prose.start, prose.end - 1) + 1
+    if title > prose.start:
+        prose.end = title
+        blocks.append(_Block(title, end, "heading"))
+    else:
+        blocks[-1] = _Block(prose.start, end, "heading")
 
 
 def _kind(line: str) -> str:
@@ -71,14 +93,20 @@ def _sentences(text: str, start: int, end: int) -> list[Unit]:
     units: list[Unit] = []
     begin = start
     for match in _END.finditer(text, start, end):
-        if _ABBREVIATION.search(text, max(begin, match.end() - 12), match.end()):
-            continue
-        following = text[match.end() : end].lstrip()
-        if following[:1].islower():
+        if _goes_on(text, begin, match.end(), end):
             continue
         units += _stripped(text, begin, match.end(), True)
         begin = match.end()
     return units + _stripped(text, begin, end, True)
+
+
+def _goes_on(text: str, begin: int, stop: int, end: int) -> bool:
+    """Whether the point before `stop` ends no sentence: an abbreviation's, or one with a small letter after it."""
+    if _ABBREVIATION.search(text, max(begin, stop - _LONGEST_ABBREVIATION), stop):
+        return True
+    following = _SPACE.match(text, stop, end)
+    after = following.end() if following else stop
+    return after < end and text[after].islower()
 
 
 def _stripped(text: str, start: int, end: int, quotable: bool) -> list[Unit]:
