@@ -1,4 +1,4 @@
-"""Hearth's side of the embed bench in a process of its own: `python -m bench.ours MODEL CACHE`, spoken to as the peer."""
+"""Hearth's side of the embed bench, a process of its own: `python -m bench.ours MODEL CACHE`, spoken to as the peer."""
 
 import json
 import sys

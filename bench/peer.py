@@ -12,8 +12,8 @@ import numpy as np
 
 
 def main(folder: str) -> None:
-    from sentence_transformers import SentenceTransformer
-    from sentence_transformers.models import Normalize, Pooling, Transformer
+    from sentence_transformers import SentenceTransformer  # type: ignore[import-not-found]
+    from sentence_transformers.sentence_transformer.modules import Normalize, Pooling, Transformer  # type: ignore[import-not-found]
 
     transformer = Transformer(folder, max_seq_length=256)
     pooling = Pooling(json.loads((Path(folder) / "config.json").read_text())["hidden_size"])

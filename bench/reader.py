@@ -36,10 +36,13 @@ class _Reply(NamedTuple):
 def bench(data: str | None, count: int) -> int:
     found = passages(data)
     questions = _sample(found, count)
-    with TemporaryDirectory() as folder, hearth(_recipe(Path(folder), found), Path(folder) / "data") as live:
-        with httpx.Client(base_url=live.url, timeout=60, trust_env=False) as client:
-            _settled(client)
-            replies = [_ask(client, question) for question in questions]
+    with (
+        TemporaryDirectory() as folder,
+        hearth(_recipe(Path(folder), found), Path(folder) / "data") as live,
+        httpx.Client(base_url=live.url, timeout=60, trust_env=False) as client,
+    ):
+        _settled(client)
+        replies = [_ask(client, question) for question in questions]
     return report(_figures(replies, len(found)))
 
 

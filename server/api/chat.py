@@ -86,7 +86,9 @@ def check(asked: ChatRequest, target: Target) -> list[str]:
         _refuse_unmet(asked, target.id, card)
     honours = card.honours if card else frozenset()
     sampled = [name for name in _SAMPLED if getattr(asked, name) is not None and name not in honours]
-    return sampled + [name for name in _WITHOUT_EFFECT if getattr(asked, name) is not None]
+    # A model that calls no tools may be offered some, as editors always do; it answers without, and that is said.
+    offered = ["tools"] if asked.tools and "tools" not in honours else []
+    return sampled + offered + [name for name in _WITHOUT_EFFECT if getattr(asked, name) is not None]
 
 
 def _refuse_unmet(asked: ChatRequest, model: str, card: Card) -> None:

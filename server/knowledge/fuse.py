@@ -7,7 +7,7 @@ _HALF = 8.0
 
 
 def weighted_sum(legs: Sequence[tuple[Mapping[str, float], float]]) -> dict[str, float]:
-    """Convex combination of scores (Bruch, Gai and Ingber 2023), from 0 to 1, where 1 is first in every leg. Best first.
+    """Convex combination of scores (Bruch, Gai and Ingber 2023): 0 to 1, where 1 is first in every leg. Best first.
 
     A leg is scores by id and its weight. Each is brought to its own best, so that scales do not matter, and how far
     apart two scores are still does: a leg that cannot tell the candidates apart does not drown one that can, which

@@ -5,7 +5,7 @@ import math
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -137,7 +137,7 @@ def _raw(key: str, cosines: Mapping[str, float], words: Mapping[str, float]) -> 
 
 
 def _scores(table: "pa.Table | None", column: str) -> dict[str, float]:
-    return {} if table is None else dict(zip(table["id"].to_pylist(), table[column].to_pylist(), strict=True))
+    return {} if table is None else dict(zip(_values(table, "id"), _values(table, column), strict=True))
 
 
 def _cosines(legs: Legs) -> dict[str, float]:
@@ -145,14 +145,19 @@ def _cosines(legs: Legs) -> dict[str, float]:
     cosines = {key: 1.0 - distance for key, distance in _scores(legs.by_vector, "_distance").items()}
     if legs.embedded is None or legs.by_text is None or legs.by_text.num_rows == 0:
         return cosines
-    vectors = legs.by_text["vector"].combine_chunks().flatten().to_numpy().reshape(legs.by_text.num_rows, -1)
+    column = cast("pa.FixedSizeListArray", legs.by_text["vector"].combine_chunks())
+    vectors = column.flatten().to_numpy().reshape(legs.by_text.num_rows, -1)
     sizes = np.maximum(np.linalg.norm(vectors, axis=1), _SMALLEST)
     found = vectors @ legs.embedded.vector / sizes
-    return dict(zip(legs.by_text["id"].to_pylist(), found.tolist(), strict=True)) | cosines
+    return dict(zip(_values(legs.by_text, "id"), found.tolist(), strict=True)) | cosines
+
+
+def _values(table: "pa.Table", column: str) -> list[Any]:
+    return list(table[column].to_pylist())
 
 
 def _places(table: "pa.Table | None") -> "dict[str, tuple[pa.Table, int]]":
-    return {} if table is None else {key: (table, n) for n, key in enumerate(table["id"].to_pylist())}
+    return {} if table is None else {key: (table, n) for n, key in enumerate(_values(table, "id"))}
 
 
 def _row(table: "pa.Table", place: int) -> Row:

@@ -127,7 +127,8 @@ class Store:
         """Rows by cosine, nearest first, each with `_distance` (1 - cosine)."""
         query = self._table.vector_search(vector).distance_type("cosine").refine_factor(10)
         query = query.select([*self._hit_columns(), "_distance"]).limit(limit)
-        return await (query.where(where) if where else query).to_arrow()
+        found: pa.Table = await (query.where(where) if where else query).to_arrow()
+        return found
 
     async def matching(self, text: str, where: str | None, limit: int) -> pa.Table | None:
         """Rows by BM25, best first, each with `_score` and its `vector`. Any text will do: it has no syntax.
@@ -138,7 +139,8 @@ class Store:
             return None
         query = self._table.query().nearest_to_text(MatchQuery(text[:_QUERY_CHARACTERS], "indexed"))  # type: ignore[call-arg]  # its other fields have defaults
         query = query.select([*self._hit_columns(), "vector", "_score"]).limit(limit)
-        return await (query.where(where) if where else query).to_arrow()
+        found: pa.Table = await (query.where(where) if where else query).to_arrow()
+        return found
 
     async def maintain(self, *, force: bool = False) -> None:
         """Make indices that are due; compact where writes have piled up. Cheap when nothing is due."""

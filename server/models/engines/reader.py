@@ -32,12 +32,12 @@ THRESHOLD = 0.38
 
 WHO_I_AM = (
     "I am Hearth's built-in reader. I answer questions by quoting the best sentence of the documents this server "
-    "knows, with its source; I cannot chat, write or reason. Ask me something the documents say. For conversation, add a "
-    "generative model under `models` in the recipe and send its id as `model`."
+    "knows, with its source; I cannot chat, write or reason. Ask me something the documents say. To chat, declare a "
+    "generative model under `models` in the recipe, on an engine that your Hearth has, and send its id as `model`."
 )
 NO_KNOWLEDGE = (
-    "I can only quote documents, and no collection is attached to this model id. Ask an assistant that has `knowledge` "
-    "in the recipe, or add a generative model under `models`."
+    "I can only quote documents, and no collection is attached to this model id. Ask an assistant of the recipe that "
+    "has `knowledge`; its id stands in the list of models."
 )
 NOT_THERE = "I did not find that in these documents."
 NOTHING_READ = "I did not find that: the collection holds no passage on it."
