@@ -6,11 +6,12 @@ from contextlib import asynccontextmanager
 from litestar import Litestar
 from litestar.config.cors import CORSConfig
 from litestar.exceptions import HTTPException
+from litestar.middleware import DefineMiddleware
 from litestar.types import ASGIApp
 
 from config import Recipe
 from server.api import chat, embeddings, health, models, retrieve
-from server.api.auth import KeyRing, guard
+from server.api.auth import Gate, KeyRing
 from server.api.document import openapi, rendered
 from server.api.faults import on_bug, on_framework_error, on_hearth_error
 from server.api.observe import Observed
@@ -47,7 +48,7 @@ def create_app(recipe: Recipe) -> ASGIApp:
     app = Litestar(
         route_handlers=_ROUTES,
         lifespan=[lifespan],
-        guards=[guard],
+        middleware=[DefineMiddleware(Gate, keys=KeyRing(recipe.server.keys))],
         exception_handlers={HearthError: on_hearth_error, HTTPException: on_framework_error, Exception: on_bug},
         cors_config=CORSConfig(
             allow_origins=list(recipe.server.cors),
@@ -59,6 +60,5 @@ def create_app(recipe: Recipe) -> ASGIApp:
         request_max_body_size=recipe.server.limits.body,
         logging_config=None,
     )
-    app.state["keys"] = KeyRing(recipe.server.keys)
     app.state["document"] = rendered(app)
     return Observed(app, lambda: app.state["runtime"].telemetry if "runtime" in app.state else None)

@@ -98,6 +98,7 @@ class Runtime:
         self.telemetry = telemetry
         self.models = models
         self.started = time.time()
+        self.fingerprint = f"fp_{recipe.digest[:12]}"
         folder = recipe.server.data / "knowledge"
         self.shelves = {
             name: Shelf(name, Collection(name, spec, models[spec.embed], folder / name), models[spec.embed])

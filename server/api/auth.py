@@ -1,13 +1,13 @@
-"""Who may ask: API keys and their scopes, as a guard that runs after routing and before a body is read."""
+"""Who may ask: API keys and their scopes, checked after routing and before a body is read."""
 
 import hashlib
 from collections.abc import Iterable
-from typing import Any
 
-from litestar.connection import ASGIConnection
-from litestar.handlers import BaseRouteHandler
+from litestar.datastructures import Headers
+from litestar.types import ASGIApp, Receive, Scope, Send
 
-from config.server import Key, Scope
+from config.server import Key
+from config.server import Scope as Scoped
 from server.errors import NotAuthenticated, NotPermitted
 
 
@@ -20,7 +20,7 @@ class KeyRing:
     def __bool__(self) -> bool:
         return bool(self._keys)
 
-    def check(self, secret: str | None, scope: Scope) -> None:
+    def check(self, secret: str | None, scope: Scoped) -> None:
         """Raises NotAuthenticated for no or a wrong key, NotPermitted for one without `scope`."""
         if secret is None:
             raise NotAuthenticated("This server needs an API key: send it as `Authorization: Bearer KEY`.")
@@ -43,11 +43,19 @@ def secret_of(authorization: str | None, api_key: str | None) -> str | None:
     return api_key or None
 
 
-def guard(connection: ASGIConnection[Any, Any, Any, Any], handler: BaseRouteHandler) -> None:
-    """Checks the scope that a handler declares as `opt["needs"]`; handlers without it are open to all."""
-    needs: Scope | None = handler.opt.get("needs")
-    keys: KeyRing = connection.app.state["keys"]
-    if needs is None or not keys:
-        return
-    headers = connection.headers
-    keys.check(secret_of(headers.get("authorization"), headers.get("x-api-key")), needs)
+class Gate:
+    """Checks the scope that a route's handler declares as `opt["needs"]`; handlers without it are open to all.
+
+    Middleware and not a guard of the framework, which copies the handler for every request and check.
+    """
+
+    def __init__(self, app: ASGIApp, keys: KeyRing) -> None:
+        self._app = app
+        self._keys = keys
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        needs: Scoped | None = scope["route_handler"].opt.get("needs")
+        if needs is not None and self._keys:
+            headers = Headers.from_scope(scope)
+            self._keys.check(secret_of(headers.get("authorization"), headers.get("x-api-key")), needs)
+        await self._app(scope, receive, send)

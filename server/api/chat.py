@@ -64,7 +64,7 @@ async def chat_completions(request: Request[Any, Any, Any]) -> Response[bytes]:
     target = runtime.target(asked.model)
     no_effect = check(asked, target)
     turns = [_turn(runtime, target, asked) for _ in range(asked.n or 1)]
-    head = Head(f"chatcmpl-{uuid4().hex}", int(time.time()), asked.model, f"fp_{runtime.recipe.digest[:12]}")
+    head = Head(f"chatcmpl-{uuid4().hex}", int(time.time()), asked.model, runtime.fingerprint)
     headers = ignored(unknown + no_effect)
     if asked.stream:
         starts = await _admit(turns)
@@ -140,6 +140,8 @@ def _turn(runtime: Runtime, target: Target, asked: ChatRequest) -> Turn:
 async def _admit(turns: list[Turn]) -> list[Started]:
     """Await every turn's Started, so that faults up to there are ordinary HTTP errors."""
     try:
+        if len(turns) == 1:
+            return [await _started(turns[0])]
         return list(await asyncio.gather(*(_started(turn) for turn in turns)))
     except BaseException:
         for turn in turns:
@@ -156,7 +158,10 @@ async def _started(turn: Turn) -> Started:
 
 
 async def _collect(head: Head, turns: list[Turn]) -> ChatCompletion:
-    answers = await asyncio.gather(*(_whole(index, turn) for index, turn in enumerate(turns)))
+    if len(turns) == 1:  # nearly always: and then a task would cost as much as the rest of this
+        answers = [await _whole(0, turns[0])]
+    else:
+        answers = await asyncio.gather(*(_whole(index, turn) for index, turn in enumerate(turns)))
     return ChatCompletion(
         id=head.id,
         object="chat.completion",

@@ -5,6 +5,7 @@ import importlib
 import logging
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
+from functools import partial
 from pathlib import Path
 from types import ModuleType, TracebackType
 from typing import TYPE_CHECKING, Self
@@ -149,11 +150,11 @@ class Collection:
             self._state = "syncing"
             try:
                 with self._faults("could not be brought up to date"):
-                    ingest = Ingest(store, self._embedder, self._cutter(), await store.documents())
+                    self._error = None
+                    known = await store.documents()
+                    ingest = Ingest(store, self._embedder, self._cutter(), known, partial(self._maintain, store))
                     yield ingest
-                self._error = None
                 self._last = ingest.report
-                await self._maintain(store)
             finally:
                 if self._state == "syncing":
                     self._state = "ready"

@@ -6,7 +6,7 @@ next ingest goes on with what is left.
 
 import asyncio
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -25,6 +25,8 @@ from server.knowledge.stored import Cut, Stored
 
 if TYPE_CHECKING:
     from server.knowledge.store import Store
+
+Upkeep = Callable[[], Awaitable[None]]
 
 _BATCH = 256
 """Chunks that are embedded and written together."""
@@ -51,12 +53,15 @@ class Cutter:
 
 
 class Ingest:
-    """One ingest, from its first document to its report. One task uses it."""
+    """One ingest, from its first document to its report. One task uses it; it calls `upkeep` after each commit."""
 
-    def __init__(self, store: "Store", embedder: Embedder, cutter: Cutter, known: Mapping[str, Stored]) -> None:
+    def __init__(
+        self, store: "Store", embedder: Embedder, cutter: Cutter, known: Mapping[str, Stored], upkeep: Upkeep
+    ) -> None:
         self._store = store
         self._embedder = embedder
         self._cutter = cutter
+        self._upkeep = upkeep
         self.known = known
         self.written: set[str] = set()
         self._waiting: list[tuple[Document, list[Chunk]]] = []
@@ -85,6 +90,7 @@ class Ingest:
     async def delete(self, ids: Sequence[str]) -> None:
         await self._store.delete(ids)
         self._uris["deleted"] += [self.known[each].uri for each in ids]
+        await self._upkeep()
 
     def skip(self, skipped: Iterable[Skipped]) -> None:
         self._skipped += skipped
@@ -125,13 +131,16 @@ class Ingest:
 
     async def _write(self) -> None:
         batch, self._waiting = self._waiting, []
+        if not batch:
+            return
         vectors = await self._vectors([chunk.indexed for _, chunks in batch for chunk in chunks])
         borders = np.cumsum([len(chunks) for _, chunks in batch])[:-1]
-        parts = np.split(vectors, borders) if batch else []
+        parts = np.split(vectors, borders)
         cuts = [Cut(document, chunks, part) for (document, chunks), part in zip(batch, parts, strict=True)]
         await self._store.replace([cut for cut in cuts if cut.chunks or cut.document.id in self.known])
         for cut in cuts:
             self._note(cut)
+        await self._upkeep()
 
     async def _vectors(self, texts: Sequence[str]) -> NDArray[np.float32]:
         parts = [np.empty((0, self._store.dimension), np.float32)]

@@ -145,7 +145,7 @@ def _cosines(legs: Legs) -> dict[str, float]:
     cosines = {key: 1.0 - distance for key, distance in _scores(legs.by_vector, "_distance").items()}
     if legs.embedded is None or legs.by_text is None or legs.by_text.num_rows == 0:
         return cosines
-    column = cast("pa.FixedSizeListArray", legs.by_text["vector"].combine_chunks())
+    column = cast("pa.FixedSizeListArray[Any, Any]", legs.by_text["vector"].combine_chunks())
     vectors = column.flatten().to_numpy().reshape(legs.by_text.num_rows, -1)
     sizes = np.maximum(np.linalg.norm(vectors, axis=1), _SMALLEST)
     found = vectors @ legs.embedded.vector / sizes

@@ -133,14 +133,14 @@ class Model:
         """
         started = time.perf_counter()
         first: float | None = None
-        written = 0
+        read = written = 0
         error: str | None = None
         finished = False
         try:
             async for events in self._run(request):
                 for event in events:
                     if isinstance(event, Admitted):
-                        self._telemetry.tokens(self.name, read=event.prompt_tokens, written=0)
+                        read = event.prompt_tokens
                     elif isinstance(event, Delta):
                         written += event.tokens
                         finished = event.finish_reason is not None
@@ -153,14 +153,15 @@ class Model:
         finally:
             if error is None and not finished:
                 self._telemetry.cancelled(self.name)
-            self._record(started, first, written, error)
+            self._record(started, first, read, written, error)
 
-    def _record(self, started: float, first: float | None, written: int, error: str | None) -> None:
+    def _record(self, started: float, first: float | None, read: int, written: int, error: str | None) -> None:
         now = time.perf_counter()
         self._telemetry.request.model(now - started, self.name, "chat", error)
+        if read:
+            self._telemetry.tokens(self.name, read=read, written=written)
         if first is None:
             return
-        self._telemetry.tokens(self.name, read=0, written=written)
         self._telemetry.first_token.model(first - started, self.name, "chat")
         if written > 1:
             self._telemetry.per_token.model((now - first) / (written - 1), self.name, "chat")

@@ -132,7 +132,7 @@ async def test_a_text_search_embeds_nothing(make: Make, docs: Path) -> None:
 )
 @pytest.mark.parametrize("mode", ["vector", "hybrid"])
 async def test_filters_hold_in_the_store(collection: Collection, mode: str, value: object, expected: set[str]) -> None:
-    found = await collection.search("the words of a page", mode=mode, filters=parse_filter(value), k=20)  # type: ignore[arg-type]
+    found = await collection.search("the words of a page", mode=mode, filters=parse_filter(value), k=20)  # type: ignore[arg-type]  # a parameter of the test
     assert {hit.uri for hit in found.hits} == expected
 
 
@@ -209,8 +209,8 @@ async def test_k_bounds_the_hits_beyond_the_depth_of_a_leg(make: Make, docs: Pat
     async with make() as collection:
         await collection.sync()
         for mode in ("vector", "text", "hybrid"):
-            assert len((await collection.search("bears", k=120, mode=mode)).hits) == 120  # type: ignore[arg-type]
-            assert len((await collection.search("bears", mode=mode)).hits) == 8  # type: ignore[arg-type]
+            assert len((await collection.search("bears", k=120, mode=mode)).hits) == 120  # type: ignore[arg-type]  # a parameter of the test
+            assert len((await collection.search("bears", mode=mode)).hits) == 8  # type: ignore[arg-type]  # a parameter of the test
 
 
 def test_importing_the_room_loads_nothing_heavy() -> None:
