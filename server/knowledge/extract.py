@@ -169,7 +169,7 @@ def _first_heading(text: str, body: int) -> str:
 
 def _from_html(source: str) -> tuple[str, str]:
     """The page's text as Markdown, and its title. Navigation and footers are dropped where the page lets us tell."""
-    flat = HtmlText.of(source)
+    flat = HtmlText(source)
     text = ""
     if flat.depth <= _TREE_DEPTH and len(source) <= _TREE_BYTES:
         text = _main_text(source)

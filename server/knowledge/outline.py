@@ -5,12 +5,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import Enum
 
-_HEADING = re.compile(r" {0,3}(#{1,6})(?:[ \t]+(.*?))?(?:[ \t]+#+)?[ \t]*$")
+# Every expression here reads a line once: documents may be written to make one that goes back run for hours.
+_HEADING = re.compile(r" {0,3}(#{1,6})(?=[ \t]|$)")
 _UNDERLINE = re.compile(r" {0,3}(=+|-{2,})[ \t]*$")
 _FENCE = re.compile(r" {0,3}(`{3,}(?=[^`]*$)|~{3,})")
-_DELIMITERS = re.compile(r"\s*\|?\s*:?-+:?\s*(?:\|\s*:?-+:?\s*)*\|?\s*$")
+_DELIMITERS = re.compile(r"\s*+\|?\s*+:?-++:?\s*+(?:\|\s*+:?-++:?\s*+)*+\|?\s*+$")
 _LINK = re.compile(r"!?\[([^\]]*)\]\([^)]*\)")
 _ITEM = re.compile(r"\s*(?:[-*+]|\d{1,9}[.)])\s")
+_MAX_TITLE = 400
 
 
 class Kind(Enum):
@@ -68,7 +70,8 @@ def _markdown(lines: list[_Line], at: int) -> tuple[Block, int]:
     """The block that begins at line `at`, which is not blank, and the line after it."""
     line = lines[at]
     if heading := _HEADING.match(line.text):
-        return Block(Kind.HEADING, line.start, line.end, len(heading[1]), plain(heading[2] or "")), at + 1
+        title = _unclosed(line.text[heading.end() :].strip())
+        return Block(Kind.HEADING, line.start, line.end, len(heading[1]), plain(title)), at + 1
     if fence := _FENCE.match(line.text):
         return _fenced(lines, at, fence[1])
     if _is_table(lines, at):
@@ -77,8 +80,14 @@ def _markdown(lines: list[_Line], at: int) -> tuple[Block, int]:
 
 
 def plain(title: str) -> str:
-    """A heading as a reader sees it: links as their words, no emphasis or code marks."""
-    return re.sub(r"[`*]+", "", _LINK.sub(r"\1", title)).strip()
+    """A heading as a reader sees it: links as their words, no emphasis or code marks; cut where it is no heading."""
+    return re.sub(r"[`*]+", "", _LINK.sub(r"\1", title[:_MAX_TITLE])).strip()
+
+
+def _unclosed(title: str) -> str:
+    """A heading's text without the number signs that may close it."""
+    text = title.rstrip("#")
+    return text.rstrip() if not text or text[-1] in " \t" else title
 
 
 def _fenced(lines: list[_Line], at: int, mark: str) -> tuple[Block, int]:

@@ -17,7 +17,7 @@ from server.knowledge.outline import Block, Kind, blocks, is_item
 Count = Callable[[Sequence[str]], list[int]]
 """Tokens of each text, without the special tokens that frame an input."""
 
-_SENTENCE = re.compile(r"""[.!?…]+["'”’)\]*_`]*\s+|[。！？]+[」』”’）]*\s*""")
+_SENTENCE = re.compile(r"""(?<![.!?…])[.!?…]++["'”’)\]*_`]*+\s+|[。！？]++[」』”’）]*+\s*+""")
 _LINE = re.compile(r"\n+")
 # Scripts without spaces between words: every character may begin a new one.
 _WORD = re.compile(r"\s+|(?<=[\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af\U00020000-\U0003134f])")
@@ -197,16 +197,21 @@ def _halves(atom: _Atom) -> list[tuple[int, int]]:
 def _pack(atoms: Sequence[_Atom], limits: Limits, headings: frozenset[int]) -> Iterator[tuple[int, int]]:
     """Spans of at most `limits.tokens` tokens that hold every atom; blocks stay whole where they fit."""
     held: list[_Atom] = []
-    for _, group in groupby(atoms, key=lambda atom: atom.block):
+    used, bare = 0, True  # bare: nothing but headings is held
+    for number, group in groupby(atoms, key=lambda atom: atom.block):
         block = list(group)
         size = _size(block)
         # A heading is not left alone at the end of a chunk: what stands under it is cut instead.
-        whole = size <= limits.tokens and not all(atom.block in headings for atom in held)
+        whole = size <= limits.tokens and not bare
         for part in [block] if whole else [[atom] for atom in block]:
-            if held and _size(held) + _size(part) > limits.tokens:
+            added = _size(part)
+            if held and used + added > limits.tokens:
                 yield held[0].start, held[-1].end
-                held = _tail(held, min(limits.overlap, limits.tokens - _size(part)))
+                held = _tail(held, min(limits.overlap, limits.tokens - added))
+                used = _size(held)
             held += part
+            used += added
+        bare = bare and number in headings
     if held:
         yield held[0].start, held[-1].end
 
@@ -217,9 +222,10 @@ def _size(atoms: Iterable[_Atom]) -> int:
 
 def _tail(atoms: list[_Atom], tokens: int) -> list[_Atom]:
     """The last whole atoms of at most `tokens` tokens; none where that would repeat everything."""
-    first = len(atoms)
-    while first > 0 and _size(atoms[first - 1 :]) <= tokens:
+    first, used = len(atoms), 0
+    while first > 0 and used + atoms[first - 1].tokens <= tokens:
         first -= 1
+        used += atoms[first].tokens
     return atoms[first:] if first else []
 
 

@@ -471,3 +471,8 @@ def test_what_is_laid_over_needs_no_placeholder_of_the_file(tmp_path: Path) -> N
 def test_a_recipe_made_of_values_is_checked_across_sections_too() -> None:
     with pytest.raises(ValidationError, match='no model is named "chat"'):
         Recipe.model_validate({"version": 1, "assistants": {"a": {"model": "chat"}}})
+
+
+def test_several_keys_with_secrets_of_their_own(tmp_path: Path) -> None:
+    text = "server: {keys: [{name: a, secret: first-secret}, {name: b, secret: second-secret}]}\n"
+    assert [key.name for key in read(tmp_path / "recipe.yaml", text).server.keys] == ["a", "b"]

@@ -154,4 +154,19 @@ def test_broken_markup_is_no_fault(folder: Path, page: str) -> None:
 
 
 def test_depth_is_measured_and_void_tags_do_not_add_to_it() -> None:
-    assert HtmlText.of("<div><p><br><img>x</p></div><p>y").depth == 2
+    assert HtmlText("<div><b><br><img>x</b></div><p>y<p>z<p>").depth == 2
+
+
+@pytest.mark.parametrize(
+    "part", ["<!--", "<a <a ", "<a b='", "<![CDATA[", "</", "<?", "&#", "<script>", "<", "< ", "&"]
+)
+def test_hostile_markup_is_read_in_one_pass(part: str) -> None:
+    """A parser that goes back over it would not end within hours."""
+    assert len(HtmlText(part * (4_000_000 // len(part))).text) <= 8_000_000
+
+
+def test_markup_is_told_from_text() -> None:
+    page = "<TITLE>A &amp; B</TITLE>1 < 2 <!-- no --><ScRiPt>x = '<p>'</sCrIpT ><p>a<3</p><!doctype x>&lt;b&gt;</x"
+    found = HtmlText(page)
+    assert found.title == "A & B"
+    assert found.text == "1 < 2\n\na<3\n\n<b>"

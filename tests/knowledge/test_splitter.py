@@ -147,6 +147,33 @@ def test_a_long_heading_never_leaves_a_chunk_without_room() -> None:
     assert chunks[-1].heading[-1] == "Short"
 
 
+@pytest.mark.parametrize(
+    "part",
+    [
+        "." * 999 + "x",
+        " | ",
+        "- |",
+        "# " + " " * 99 + "#x",
+        "[",
+        "](",
+        "`" * 7,
+        "\t \n",
+        "#\n",
+        "|\n-",
+        ".)",
+        "。」",
+        "1. ",
+        "*",
+    ],
+)
+@pytest.mark.parametrize("start", ["", "# ", "a|b\n", "```\n"])
+def test_hostile_text_is_cut_in_one_pass(part: str, start: str) -> None:
+    """An expression that goes back over it, or a sum made anew for each part, would not end within hours."""
+    text = start + part * (200_000 // len(part)) + "x"
+    for chunk in split(document(text), LIMITS, lambda texts: [len(each.strip()) // 4 for each in texts]):
+        assert text[chunk.start : chunk.end] == chunk.text
+
+
 def test_front_matter_is_not_cut_and_does_not_move_spans() -> None:
     text = "---\ntitle: x\n---\nBody text."
     chunks = split(document(text, body=17), LIMITS, estimate)

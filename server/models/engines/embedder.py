@@ -13,6 +13,9 @@ from server.models.engines.encoder import Encoder, next_batch
 _PATIENCE = 8
 """After this many batches that passed it by, a request goes first, however long it is."""
 
+_COMPANY_TOKENS = 512
+"""A request with less to do than this takes others' rows along, up to here: many queries at once become one batch."""
+
 
 @dataclass
 class _Running:
@@ -47,6 +50,8 @@ class EmbedEngine:
         if not isinstance(request, Embed):
             raise RequestError("This model is for embeddings, not for chat.", param="model")
         rows = self._rows(request)
+        if not rows:
+            raise InvalidValue("There is nothing to embed.", param="input")
         longest = max(map(len, rows))
         if longest > self._encoder.window:
             raise ContextLengthExceeded.of(self._encoder.window, longest, what="input", param="input")
@@ -77,16 +82,26 @@ class EmbedEngine:
         return events
 
     def _take(self) -> list[tuple[int, int, list[int]]]:
-        """The next batch as (key, place, ids): the most impatient request leads, then whoever has the least to do."""
-        order = sorted(self._running, key=self._urgency)
-        candidates = [(key, place, row) for key in order for place, row in self._running[key].rows[:1024]]
-        lengths = np.maximum.accumulate([len(row) for _, _, row in candidates]).tolist()
-        taken = candidates[: next_batch(lengths)]
+        """The next batch as (key, place, ids).
+
+        The most urgent request leads. Others fill a small batch with rows no longer than its own, so that they cost it
+        no padding.
+        """
+        leader, *others = sorted(self._running, key=self._urgency)
+        taken = self._taken(leader, next_batch([len(row) for _, row in self._running[leader].rows]))
+        longest = len(taken[-1][2])
+        for key in others:
+            fitting = sum(len(row) <= longest for _, row in self._running[key].rows)
+            taken += self._taken(key, min(fitting, max(0, _COMPANY_TOKENS // longest - len(taken))))
         served = {key for key, _, _ in taken}
         for key, running in self._running.items():
-            running.rows = running.rows[sum(owner == key for owner, _, _ in taken) :]
             running.passed_by = 0 if key in served else running.passed_by + 1
         return taken
+
+    def _taken(self, key: int, count: int) -> list[tuple[int, int, list[int]]]:
+        running = self._running[key]
+        rows, running.rows = running.rows[:count], running.rows[count:]
+        return [(key, place, row) for place, row in rows]
 
     def _urgency(self, key: int) -> tuple[bool, int, int]:
         running = self._running[key]

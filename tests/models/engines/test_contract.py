@@ -1,0 +1,162 @@
+"""What every engine keeps: the protocol's contract, the same tests over each of them."""
+
+from pathlib import Path
+
+import pytest
+
+from server.errors import ContextLengthExceeded, RequestError
+from server.models.engine import Admitted, Card, Embed, Engine, Generate, Message, Passage, is_last
+from server.models.engines import create
+from tests.models.engines.driving import SPECS, asking, embedding, finished, loaded, steps
+
+_PASSAGE = Passage("The library opens at nine. It closes at six on weekdays.", "hours.md", 0.5)
+_SHORT = {
+    "echo": asking("one two three"),
+    "openvino": embedding("one", "two three", "four"),
+    "reader": asking("When does the library open?", [_PASSAGE]),
+}
+_LONG = {
+    "echo": asking("word " * 400),
+    "openvino": embedding(*(f"sentence number {n} of a long list of them" for n in range(600))),
+    "reader": asking("When does the library close?", [_PASSAGE] * 30),
+}
+_TOO_LONG = {
+    "echo": asking("word " * 600),
+    "openvino": embedding("short", "word " * 600),
+    "reader": asking("word " * 600, [_PASSAGE]),
+}
+_WRONG_KIND = {"echo": embedding("text"), "openvino": asking("text"), "reader": embedding("text")}
+
+every_engine = pytest.mark.parametrize("name", list(SPECS))
+
+
+@every_engine
+def test_the_card_says_task_context_and_what_the_engine_is(name: str, cache: Path) -> None:
+    engine = create(SPECS[name], cache)
+    said: list[str] = []
+    card = engine.load(said.append)
+    assert isinstance(card, Card)
+    assert card.task == SPECS[name].task
+    assert card.context == 512
+    assert card.description
+    assert card.tokenizer is None or Path(card.tokenizer).is_file()
+    engine.close()
+    engine.close()
+
+
+@every_engine
+def test_a_request_ends_with_exactly_one_last_event(name: str, engines: dict[str, Engine]) -> None:
+    [events] = finished(engines[name], _SHORT[name])
+    assert [is_last(event) for event in events] == [False] * (len(events) - 1) + [True]
+    assert not engines[name].busy
+
+
+@every_engine
+def test_submitting_says_how_many_tokens_were_read(name: str, engines: dict[str, Engine]) -> None:
+    admitted = engines[name].submit(1, _SHORT[name])
+    assert isinstance(admitted, Admitted)
+    assert admitted.prompt_tokens >= 3
+    assert engines[name].busy
+    steps(engines[name])
+
+
+@every_engine
+def test_the_same_request_gets_the_same_answer(name: str, engines: dict[str, Engine]) -> None:
+    assert finished(engines[name], _SHORT[name]) == finished(engines[name], _SHORT[name])
+
+
+@every_engine
+def test_many_requests_at_once_are_each_served_whole(name: str, engines: dict[str, Engine]) -> None:
+    [alone] = finished(engines[name], _SHORT[name])
+    together = finished(engines[name], *[_SHORT[name]] * 5, _LONG[name])
+    for events in together:
+        assert [is_last(event) for event in events].count(True) == 1
+        assert is_last(events[-1])
+    if name != "openvino":  # how rows are split over events depends on the company; test_embedder compares values
+        assert together[:5] == [alone] * 5
+
+
+@every_engine
+def test_a_short_request_does_not_wait_for_the_end_of_a_long_one(name: str, engines: dict[str, Engine]) -> None:
+    engine = engines[name]
+    engine.submit(1, _LONG[name])
+    engine.step()
+    engine.submit(2, _SHORT[name])
+    ended = [key for key, event in steps(engine) if is_last(event)]
+    assert set(ended) == {1, 2}
+    if name != "reader":  # both of its answers are as long, and the first comes first
+        assert ended[0] == 2
+
+
+@every_engine
+def test_a_cancelled_request_gets_no_more_events(name: str, engines: dict[str, Engine]) -> None:
+    engine = engines[name]
+    engine.submit(1, _LONG[name])
+    engine.submit(2, _SHORT[name])
+    engine.step()
+    engine.cancel(1)
+    assert {key for key, _ in steps(engine)} <= {2}
+    assert not engine.busy
+
+
+@every_engine
+def test_cancelling_before_the_first_step_leaves_nothing_to_do(name: str, engines: dict[str, Engine]) -> None:
+    engines[name].submit(1, _LONG[name])
+    engines[name].cancel(1)
+    assert not engines[name].busy
+
+
+@every_engine
+def test_cancelling_what_is_unknown_or_over_is_no_fault(name: str, engines: dict[str, Engine]) -> None:
+    engines[name].cancel(99)
+    finished(engines[name], _SHORT[name])
+    engines[name].cancel(0)
+    assert not engines[name].busy
+
+
+@every_engine
+def test_a_key_is_free_again_after_its_request(name: str, engines: dict[str, Engine]) -> None:
+    engine = engines[name]
+    [first] = finished(engine, _SHORT[name])
+    engine.submit(0, _LONG[name])
+    engine.cancel(0)
+    [again] = finished(engine, _SHORT[name])
+    assert again == first
+
+
+@every_engine
+def test_a_request_over_the_context_is_refused_and_nothing_of_it_kept(name: str, engines: dict[str, Engine]) -> None:
+    with pytest.raises(ContextLengthExceeded, match="maximum context length is 512 tokens") as refused:
+        engines[name].submit(1, _TOO_LONG[name])
+    assert refused.value.param == ("input" if name == "openvino" else "messages")
+    assert not engines[name].busy
+
+
+@every_engine
+def test_a_request_of_the_other_kind_is_refused(name: str, engines: dict[str, Engine]) -> None:
+    with pytest.raises(RequestError, match="This model is for"):
+        engines[name].submit(1, _WRONG_KIND[name])
+    assert not engines[name].busy
+
+
+@pytest.mark.parametrize("name", ["echo", "reader"])
+@pytest.mark.parametrize("said", [[], [Message("system", "Be kind."), Message("assistant", "Hello.")]])
+def test_a_conversation_without_a_user_message_is_refused(
+    name: str, said: list[Message], engines: dict[str, Engine]
+) -> None:
+    with pytest.raises(RequestError, match="no user message"):
+        engines[name].submit(1, Generate(said))
+
+
+@pytest.mark.parametrize("request_", [Embed(), Embed(texts=[]), Embed(tokens=[])])
+def test_embedding_nothing_is_refused(request_: Embed, embedder: Engine) -> None:
+    with pytest.raises(RequestError, match="nothing to embed"):
+        embedder.submit(1, request_)
+
+
+@every_engine
+def test_closing_lets_requests_go(name: str, cache: Path) -> None:
+    engine = loaded(SPECS[name], cache)
+    engine.submit(1, _LONG[name])
+    engine.close()
+    assert not engine.busy
