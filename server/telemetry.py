@@ -5,8 +5,8 @@ Names follow the GenAI semantic conventions (repository open-telemetry/semantic-
 and `gen_ai.client.token.usage` in tokens. Texts of requests and answers are never recorded.
 """
 
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 from opentelemetry.exporter.prometheus import PrometheusMetricReader
@@ -16,7 +16,7 @@ from opentelemetry.sdk.metrics.export import MetricReader, PeriodicExportingMetr
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
-from opentelemetry.trace import NoOpTracer, Span, SpanKind, Tracer
+from opentelemetry.trace import NoOpTracer, SpanKind, Tracer
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
@@ -53,7 +53,7 @@ class Telemetry:
             readers.append(_otlp_metrics(spec.otlp))
             self._tracing = _otlp_traces(spec.otlp, resource)
         self._metering = MeterProvider(metric_readers=readers, resource=resource, shutdown_on_exit=False)
-        self.tracer: Tracer = self._tracing.get_tracer("hearth") if self._tracing else NoOpTracer()
+        self._tracer: Tracer = self._tracing.get_tracer("hearth") if self._tracing else NoOpTracer()
         meter = self._meter = self._metering.get_meter("hearth")
 
         def seconds(name: str, description: str, bounds: list[float] = _SECONDS) -> "Seconds":
@@ -85,11 +85,11 @@ class Telemetry:
         ):
             self._meter.create_observable_gauge(name, [_observer(read)], unit, description)
 
-    @contextmanager
-    def span(self, name: str, attributes: dict[str, str | int]) -> Iterator[Span]:
+    def span(self, name: str, attributes: dict[str, str | int]) -> AbstractContextManager[object]:
         """One server span; costs nothing where no exporter is declared."""
-        with self.tracer.start_as_current_span(name, kind=SpanKind.SERVER, attributes=attributes) as span:
-            yield span
+        if self._tracing is None:
+            return nullcontext()
+        return self._tracer.start_as_current_span(name, kind=SpanKind.SERVER, attributes=attributes)
 
     def render(self) -> bytes:
         """The metrics in Prometheus' text format."""

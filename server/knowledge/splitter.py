@@ -80,13 +80,16 @@ def _sections(found: Iterable[Block]) -> Iterator[_Section]:
     """Sections in order. A heading with nothing under it stands before the next section's text."""
     path: list[tuple[int, str, int]] = []
     held: list[Block] = []
+    has_text = False
     for block in found:
         if block.kind is Kind.HEADING:
-            if any(each.kind is not Kind.HEADING for each in held):
+            if has_text:
                 yield _Section(tuple((title, at) for _, title, at in path), tuple(held))
-                held = []
+                held, has_text = [], False
             path = [entry for entry in path if entry[0] < block.level]
             path.append((block.level, block.title, block.start))
+        else:
+            has_text = True
         held.append(block)
     if held:
         yield _Section(tuple((title, at) for _, title, at in path), tuple(held))
