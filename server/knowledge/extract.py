@@ -20,9 +20,11 @@ _BINARY_SAMPLE = 8192
 _MAX_FRONT_MATTER = 64 * 1024
 _FRONT_MATTER = re.compile(r"---[ \t]*\n(.*?)^(?:---|\.\.\.)[ \t]*(?:\n|\Z)", re.DOTALL | re.MULTILINE)
 _UTF16 = (b"\xff\xfe", b"\xfe\xff")
-# Beyond these trafilatura's tree walks become slow or recurse too deep; the flat reader takes over.
+# Beyond these trafilatura recurses too deep, or takes minutes (its time grows with the square of the elements); the
+# flat reader takes over.
 _TREE_DEPTH = 200
-_TREE_BYTES = 8 * 1024 * 1024
+_TREE_ELEMENTS = 20_000
+_TREE_CHARACTERS = 8 * 1024 * 1024
 
 _Types = Mapping[str, str]
 _ACCEPTED: Mapping[str, tuple[type, ...]] = {"string": (str,), "int": (int,), "float": (int, float), "bool": (bool,)}
@@ -170,10 +172,8 @@ def _first_heading(text: str, body: int) -> str:
 def _from_html(source: str) -> tuple[str, str]:
     """The page's text as Markdown, and its title. Navigation and footers are dropped where the page lets us tell."""
     flat = HtmlText(source)
-    text = ""
-    if flat.depth <= _TREE_DEPTH and len(source) <= _TREE_BYTES:
-        text = _main_text(source)
-    return text or flat.text, flat.title
+    fits_a_tree = flat.depth <= _TREE_DEPTH and flat.elements <= _TREE_ELEMENTS and len(source) <= _TREE_CHARACTERS
+    return (_main_text(source) if fits_a_tree else "") or flat.text, flat.title
 
 
 def _main_text(source: str) -> str:

@@ -30,10 +30,11 @@ class _Kind(Enum):
 
 
 class HtmlText:
-    """`text` is blocks separated by blank lines, headings as Markdown; `depth` the deepest nesting of elements."""
+    """`text` is blocks separated by blank lines, headings as Markdown. `elements` and `depth` count."""
 
     def __init__(self, source: str) -> None:
         self.depth = 0
+        self.elements = 0
         self._title = ""
         self._open = 0
         self._in_title = False
@@ -62,6 +63,7 @@ class HtmlText:
             self._parts.append(text)
 
     def _enter(self, tag: str) -> None:
+        self.elements += 1
         if tag not in _FLAT:
             self._open += 1
             self.depth = max(self.depth, self._open)

@@ -54,7 +54,7 @@ def test_a_date_is_the_string_its_author_wrote(folder: Path) -> None:
         ('team: "\\ud800"', "half a character"),
         ("a: b: c", "front matter is not valid YAML (line 2)"),
         ("a: !!python/object:os.system x", "not valid YAML"),
-        ("a: " + "[" * 5000, "not valid YAML"),
+        ("a: " + "[" * 2000, "not valid YAML"),
         ("a: 2024-99-99", "not valid YAML"),
     ],
 )
@@ -142,7 +142,7 @@ def test_a_page_without_a_main_text_gives_all_its_text(folder: Path, page: str, 
 
 @pytest.mark.parametrize("tag", ["div", "table", "b", "p", "ul><li", "a"])
 def test_hostile_nesting_is_read_flat(folder: Path, tag: str) -> None:
-    found = read(folder / "a.html", f"<{tag}>" * 100_000 + "<p>found</p>")
+    found = read(folder / "a.html", f"<{tag}>" * 20_000 + "<p>found</p>")
     assert found.text == "found"
 
 
@@ -162,7 +162,12 @@ def test_depth_is_measured_and_void_tags_do_not_add_to_it() -> None:
 )
 def test_hostile_markup_is_read_in_one_pass(part: str) -> None:
     """A parser that goes back over it would not end within hours."""
-    assert len(HtmlText(part * (4_000_000 // len(part))).text) <= 8_000_000
+    assert len(HtmlText(part * (1_000_000 // len(part))).text) <= 2_000_000
+
+
+@pytest.mark.parametrize("part", ["<table><tr><td>x</table>", "<b>x</b>", "<br>x", "<td>x"])
+def test_a_page_of_very_many_elements_is_read_flat(folder: Path, part: str) -> None:
+    assert read(folder / "a.html", part * 100_000).text.count("x") == 100_000
 
 
 def test_markup_is_told_from_text() -> None:

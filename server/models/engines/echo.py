@@ -71,7 +71,7 @@ class EchoEngine:
         return events
 
     def _next(self, running: _Running, now: float) -> Delta:
-        running.due = now + self._pause if self._pause else now
+        running.due = max(now, running.due + self._pause)
         text = running.tokens[running.sent] if running.sent < running.limit else ""
         running.sent += 1
         done = running.sent >= running.limit

@@ -23,6 +23,7 @@ from server.models.engine import (
     Progress,
     Request,
 )
+from server.models.engines import smalltalk
 from server.models.engines.encoder import Encoder
 from server.models.engines.nearness import nearness, shares
 from server.models.engines.sentences import Unit, split
@@ -42,15 +43,9 @@ NO_KNOWLEDGE = (
 NOT_THERE = "I did not find that in these documents."
 NOTHING_READ = "I did not find that: the collection holds no passage on it."
 
-_SMALL_TALK = (
-    "hello", "hi", "hey there", "good morning", "good evening", "how are you?", "thanks", "thank you very much",
-    "goodbye", "who are you?", "what are you?", "what can you do?", "what can you help me with?", "help me",
-    "are you a language model?", "tell me about yourself", "nice to meet you", "ok great",
-)  # fmt: skip
-_SMALL_TALK_NEAR = 0.8
-_SMALL_TALK_WORDS = 8
 _STEP_TOKENS = 1024
-_MOST_UNITS = 96
+_MOST_TOKENS = 800
+"""Passages are read nearest first up to about here: those after it hold the answer to 1 question in 300."""
 _LONGEST_QUOTE = 400
 _NEARLY_AS_NEAR = 0.06
 """A neighbour that is this little less near than the best sentence is quoted with it."""
@@ -103,7 +98,7 @@ class ReaderEngine:
     def load(self, progress: Progress) -> Card:
         progress("building the encoder")
         self._encoder = Encoder(self._spec.source.folder, self._cache, self._spec.precision, self._spec.threads)
-        self._small_talk = self._encoder.encode(self._encoder.ids(_SMALL_TALK))
+        self._examples = self._encoder.encode(self._encoder.ids(smalltalk.EXAMPLES))
         return Card(
             task="chat",
             description="Quotes the nearest sentence of the attached knowledge with its source; generates nothing.",
@@ -123,19 +118,26 @@ class ReaderEngine:
         ids = self._encoder.ids([question])[0]
         if len(ids) > self._encoder.window:
             raise ContextLengthExceeded.of(self._encoder.window, len(ids))
-        reading = self._units(question, ids, request)
-        self._reading[key] = reading
+        reading = self._reading[key] = self._units(question, ids, request)
         return Admitted(len(ids) + sum(self._encoder.count(passage.text) for passage in reading.passages))
 
     def _units(self, question: str, ids: list[int], request: Generate) -> _Reading:
         passages = request.passages or []
-        texts = [passage.text for passage in passages]
-        units = [(at, unit) for at, text in enumerate(texts) for unit in split(text) if unit.quotable][:_MOST_UNITS]
-        rows = [ids, *self._encoder.ids([texts[at][unit.start : unit.end] for at, unit in units])]
+        units = [(at, unit) for at, each in enumerate(passages) for unit in split(each.text) if unit.quotable]
+        rows = self._encoder.ids([passages[at].text[unit.start : unit.end] for at, unit in units])
+        read = _affordable(len(passages), [(at, len(row)) for (at, _), row in zip(units, rows, strict=True)])
+        units = [(at, unit) for at, unit in units if at < read]
         # A unit longer than the window (a long table, say) is judged by its beginning; it is still quoted whole.
-        todo = sorted(enumerate(row[: self._encoder.window] for row in rows), key=lambda row: len(row[1]))
-        vectors = np.zeros((len(rows), self._encoder.shape.hidden), np.float32)
-        return _Reading(question, passages, units, todo, vectors, request.max_tokens, request.passages is not None)
+        todo = [row[: self._encoder.window] for row in (ids, *rows[: len(units)])]
+        return _Reading(
+            question=question,
+            passages=passages[:read],
+            units=units,
+            todo=sorted(enumerate(todo), key=lambda row: len(row[1])),
+            vectors=np.zeros((len(todo), self._encoder.shape.hidden), np.float32),
+            limit=request.max_tokens,
+            has_knowledge=request.passages is not None,
+        )
 
     # ---- steps --------------------------------------------------------------------------------------------------
 
@@ -180,9 +182,11 @@ class ReaderEngine:
         return _telling(_not_there(len(reading.passages)), reading) if best is None else _quoting(reading, *best)
 
     def _is_small_talk(self, reading: _Reading) -> bool:
-        if len(reading.question.split()) > _SMALL_TALK_WORDS:
+        if len(reading.question.split()) > smalltalk.LONGEST:
             return False
-        return float((self._small_talk @ reading.vectors[0]).max()) >= _SMALL_TALK_NEAR
+        if smalltalk.asks_nothing(reading.question):
+            return True
+        return float((self._examples @ reading.vectors[0]).max()) >= smalltalk.NEAR
 
     def _best(self, reading: _Reading) -> tuple[int, int, int] | None:
         """The passage to quote and the quote's characters in it; None where nothing is near enough."""
@@ -214,6 +218,16 @@ class ReaderEngine:
     def close(self) -> None:
         self._reading.clear()
         self._telling.clear()
+
+
+def _affordable(passages: int, tokens: list[tuple[int, int]]) -> int:
+    """How many of the passages are read, given (passage, tokens) of each unit; the first always is."""
+    total = 0
+    for at, count in tokens:
+        total += count
+        if total > _MOST_TOKENS and at > 0:
+            return at
+    return passages
 
 
 def _telling(text: str, reading: _Reading) -> _Telling:
@@ -255,6 +269,8 @@ def _following(reading: _Reading, best: int, most: int) -> int:
     last = best
     while last - best < most and _together(reading, last, last + 1) and _fits(reading, best, last + 1):
         last += 1
+    while last > best and _text(reading, last).endswith(":"):
+        last -= 1  # what it leads to did not fit
     return last
 
 

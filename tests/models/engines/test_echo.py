@@ -51,10 +51,10 @@ def test_requests_advance_together_one_token_a_step(echo: Engine) -> None:
     assert not echo.busy
 
 
-def test_a_declared_pace_is_kept_without_holding_a_step_for_long() -> None:
+def test_a_declared_pace_is_kept_without_spinning() -> None:
     engine = EchoEngine(EchoModel(engine="echo", tokens_per_second=50))
     engine.load(lambda _: None)
-    started, spent = time.monotonic(), time.process_time()
+    started = time.monotonic()
     engine.submit(1, asking("one two three four five"))
     count = 0
     while engine.busy:
@@ -62,5 +62,5 @@ def test_a_declared_pace_is_kept_without_holding_a_step_for_long() -> None:
         count += 1
     # A lower bound only: however slow the machine, five tokens at 50 a second never take less.
     assert time.monotonic() - started >= 5 / 50
-    assert time.process_time() - spent < 0.1
-    assert count < 100
+    # It sleeps until the next token is due instead of spinning.
+    assert count < 50
