@@ -20,8 +20,8 @@ where which who whom whose why will with would you your
 """
 _STOP = frozenset(_STOPPED.split())
 
-# Fitted by listwise logistic regression to 1,400 questions of the reading set's training part, and rounded: the
-# optimum is flat. They sum to 1, so that nearness stays within 0 and 1.
+# Near a listwise logistic fit to 1,400 questions of the reading set's training part (.22 .31 .31 .15); these choose
+# the right sentence as often, to half a point. They sum to 1, so that nearness stays within 0 and 1.
 MEANING, WORDS, PASSAGE, CARRIED = 0.3, 0.3, 0.25, 0.15
 
 

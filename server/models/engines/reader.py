@@ -45,7 +45,7 @@ NOTHING_READ = "I did not find that: the collection holds no passage on it."
 
 _STEP_TOKENS = 1024
 _MOST_TOKENS = 800
-"""Passages are read nearest first up to about here: those after it hold the answer to 1 question in 300."""
+"""Passages are read nearest first up to about here; 1 question in 200 has its answer only in those after it."""
 _LONGEST_QUOTE = 400
 _NEARLY_AS_NEAR = 0.06
 """A neighbour that is this little less near than the best sentence is quoted with it."""
