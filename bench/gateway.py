@@ -151,9 +151,8 @@ def _cost_figures(ours: _Cost, theirs: _Cost) -> list[Figure]:
         figure("CPU a chat request, beyond raw", ours.request, theirs.request, 150),
         figure("CPU a GET /v1/models, beyond raw", ours.listing, theirs.listing, None),
         figure("CPU a streamed token, beyond raw", ours.token, theirs.token, 15, fast),
-        # The raw app that sends as fast as it can pays for no waking, so this is the stricter of the two.
-        figure(f"the same, Hearth at {hop.PACE:g} tokens/s a stream", ours.paced_token, theirs.token, 15, paced),
-        figure("the same, raw at that pace too (a timer a token)", ours.paced_token, theirs.paced_token, None),
+        # Slow streams, each token written by itself: the price of waking for it, which the raw app pays with a timer.
+        figure(f"the same, both at {hop.PACE:g} tokens/s a stream", ours.paced_token, theirs.paced_token, None, paced),
     ]
 
 

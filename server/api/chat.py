@@ -5,16 +5,17 @@ import time
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import dataclass
+from secrets import token_hex
 from typing import Any
-from uuid import uuid4
 
 import msgspec
-from litestar import Request, Response, post
+from litestar import Request, post
 
 from server import chat
 from server.api import sse
 from server.api.decode import decode, ignored
 from server.api.document import documented
+from server.api.reply import Direct, json
 from server.api.wire import (
     Annotation,
     AnswerMessage,
@@ -58,20 +59,20 @@ class Head:
     opt={"needs": "infer"},
     operation_class=documented(ChatRequest, ChatCompletion, stream=ChatChunk, summary="Answer a conversation"),
 )
-async def chat_completions(request: Request[Any, Any, Any]) -> Response[bytes]:
+async def chat_completions(request: Request[Any, Any, Any]) -> Direct:
     asked, unknown = await decode(request, ChatRequest)
     runtime: Runtime = request.app.state["runtime"]
     target = runtime.target(asked.model)
     no_effect = check(asked, target)
     turns = [_turn(runtime, target, asked) for _ in range(asked.n or 1)]
-    head = Head(f"chatcmpl-{uuid4().hex}", int(time.time()), asked.model, runtime.fingerprint)
+    head = Head(f"chatcmpl-{token_hex(16)}", int(time.time()), asked.model, runtime.fingerprint)
     headers = ignored(unknown + no_effect)
     if asked.stream:
         starts = await _admit(turns)
         usage = bool(asked.stream_options and asked.stream_options.include_usage)
         return sse.EventStream(_chunks(head, turns, starts, usage), headers)
     whole = await _collect(head, turns)
-    return Response(_json.encode(whole), media_type="application/json", headers=headers)
+    return json(whole, headers=headers)
 
 
 # ---- what may be asked of which model -------------------------------------------------------------------------------
@@ -179,12 +180,13 @@ async def _whole(index: int, turn: Turn) -> tuple[Choice, Started, int]:
     cited: list[Cited] = []
     written = 0
     reason = "stop"
-    async for _, parts in _one(index, turn):
-        for part in parts:
-            texts.append(part.text)
-            cited += part.citations
-            written += part.tokens
-            reason = part.finish_reason or reason
+    async with aclosing(turn):
+        async for parts in turn:
+            for part in _added(parts):
+                texts.append(part.text)
+                cited += part.citations
+                written += part.tokens
+                reason = part.finish_reason or reason
     message = AnswerMessage("assistant", "".join(texts), annotations=[annotation(each) for each in cited])
     return Choice(index, message, reason), started, written
 
@@ -260,23 +262,29 @@ class _Frames:
 async def _chunks(head: Head, turns: list[Turn], starts: list[Started], usage: bool) -> AsyncGenerator[bytes, None]:
     yield _first(head, len(turns), usage)
     written = 0
-    frames = [_Frames(head, index, usage) for index in range(len(turns))]
-    arriving = _one(0, turns[0]) if len(turns) == 1 else _merged(turns)
-    async with aclosing(arriving):
-        async for index, parts in arriving:
-            written += sum(part.tokens for part in parts)
-            if together := b"".join(map(frames[index].of, parts)):
-                yield together
+    if len(turns) == 1:  # nearly always: every generator a token passes through is a part of its price
+        of = _Frames(head, 0, usage).of
+        async with aclosing(turns[0]):
+            async for step in turns[0]:
+                parts = _added(step)
+                written += sum(part.tokens for part in parts)
+                if together := b"".join(map(of, parts)):
+                    yield together
+    else:
+        frames = [_Frames(head, index, usage) for index in range(len(turns))]
+        async with aclosing(_merged(turns)) as arriving:
+            async for index, parts in arriving:
+                written += sum(part.tokens for part in parts)
+                if together := b"".join(map(frames[index].of, parts)):
+                    yield together
     if usage:
         yield _chunk(head, [], usage, _usage(starts, written))
     yield sse.DONE
 
 
-async def _one(index: int, turn: Turn) -> AsyncGenerator[tuple[int, list[Part]], None]:
-    async with aclosing(turn):
-        async for parts in turn:
-            if isinstance(parts, list):
-                yield index, parts
+def _added(step: Started | list[Part]) -> list[Part]:
+    """The parts of one step of a turn, which has none where the turn starts."""
+    return step if isinstance(step, list) else []
 
 
 async def _merged(turns: list[Turn]) -> AsyncGenerator[tuple[int, list[Part]], None]:
@@ -285,8 +293,9 @@ async def _merged(turns: list[Turn]) -> AsyncGenerator[tuple[int, list[Part]], N
 
     async def forward(index: int, turn: Turn) -> None:
         try:
-            async for item in _one(index, turn):
-                arrived.put_nowait(item)
+            async with aclosing(turn):
+                async for step in turn:
+                    arrived.put_nowait((index, _added(step)))
         finally:
             arrived.put_nowait(None)
 

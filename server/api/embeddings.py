@@ -3,12 +3,12 @@
 import base64
 from typing import Any
 
-import msgspec
-from litestar import Request, Response, post
+from litestar import Request, post
 from numpy.typing import NDArray
 
 from server.api.decode import decode, ignored
 from server.api.document import documented
+from server.api.reply import Reply, json
 from server.api.wire import Embedding, EmbeddingList, EmbeddingsRequest, EmbeddingUsage
 from server.errors import InvalidValue, UnsupportedParameter
 from server.models.engine import Card
@@ -21,7 +21,7 @@ from server.runtime import Runtime
     opt={"needs": "infer"},
     operation_class=documented(EmbeddingsRequest, EmbeddingList, summary="Turn texts into vectors"),
 )
-async def embeddings(request: Request[Any, Any, Any]) -> Response[bytes]:
+async def embeddings(request: Request[Any, Any, Any]) -> Reply:
     asked, unknown = await decode(request, EmbeddingsRequest)
     runtime: Runtime = request.app.state["runtime"]
     target = runtime.target(asked.model)
@@ -36,8 +36,7 @@ async def embeddings(request: Request[Any, Any, Any]) -> Response[bytes]:
         usage=EmbeddingUsage(found.tokens, found.tokens),
     )
     no_effect = ["user"] if asked.user is not None else []
-    body = msgspec.json.encode(reply)
-    return Response(body, media_type="application/json", headers=ignored(unknown + no_effect))
+    return json(reply, headers=ignored(unknown + no_effect))
 
 
 def _check(asked: EmbeddingsRequest, card: Card | None) -> None:

@@ -4,7 +4,7 @@ import logging
 from typing import Any
 
 import msgspec
-from litestar import Request, Response
+from litestar import Request
 from litestar.exceptions import (
     ClientException,
     HTTPException,
@@ -12,6 +12,7 @@ from litestar.exceptions import (
     NotFoundException,
 )
 
+from server.api.reply import Reply
 from server.api.wire import ErrorBody, ErrorReply
 from server.errors import BodyTooLarge, HearthError, MethodNotAllowed, NotFound, RequestError
 
@@ -23,25 +24,25 @@ def body(error: HearthError) -> bytes:
     return msgspec.json.encode(ErrorReply(ErrorBody(error.message, error.type, error.param, error.code)))
 
 
-def answer(error: HearthError) -> Response[bytes]:
+def answer(error: HearthError) -> Reply:
     headers = {} if error.retry_after is None else {"retry-after": str(max(1, round(error.retry_after)))}
     if isinstance(error, MethodNotAllowed) and error.allowed:
         headers["allow"] = error.allowed
     if error.status == 401:
         headers["www-authenticate"] = "Bearer"
-    return Response(body(error), status_code=error.status, media_type="application/json", headers=headers)
+    return Reply(body(error), status=error.status, headers=headers)
 
 
-def on_hearth_error(_request: Request[Any, Any, Any], error: HearthError) -> Response[bytes]:
+def on_hearth_error(_request: Request[Any, Any, Any], error: HearthError) -> Reply:
     return answer(error)
 
 
-def on_framework_error(request: Request[Any, Any, Any], error: HTTPException) -> Response[bytes]:
+def on_framework_error(request: Request[Any, Any, Any], error: HTTPException) -> Reply:
     """What the framework found before a handler ran: unknown routes, wrong methods, large bodies."""
     return answer(_translated(request, error))
 
 
-def on_bug(request: Request[Any, Any, Any], error: Exception) -> Response[bytes]:
+def on_bug(request: Request[Any, Any, Any], error: Exception) -> Reply:
     """The outermost fence: what nobody expected is logged whole and told without details."""
     log.error("unexpected fault in %s %s", request.method, request.url.path, exc_info=error)
     return answer(HearthError("Hearth met an unexpected fault; its log has the details."))

@@ -3,11 +3,11 @@
 import time
 from typing import Any
 
-import msgspec
-from litestar import Request, Response, get, route
+from litestar import Request, get, route
 from litestar.enums import HttpMethod
 
 from server.api.document import documented
+from server.api.reply import Reply, json
 from server.api.wire import Alive, CollectionHealth, Health, ModelHealth, Readiness, Welcome
 from server.models.model import Model
 from server.runtime import VERSION, Runtime, Shelf
@@ -16,21 +16,17 @@ from server.telemetry import METRICS_CONTENT_TYPE
 _READ = [HttpMethod.GET, HttpMethod.HEAD]
 
 
-def _json(value: msgspec.Struct, status: int = 200) -> Response[bytes]:
-    return Response(msgspec.json.encode(value), status_code=status, media_type="application/json")
-
-
 @route(
     "/",
     http_method=_READ,
     status_code=200,
     operation_class=documented(None, Welcome, summary="What this is", faults=()),
 )
-async def welcome(request: Request[Any, Any, Any]) -> Response[bytes]:
+async def welcome(request: Request[Any, Any, Any]) -> Reply:
     runtime: Runtime = request.app.state["runtime"]
     base = f"{request.base_url}".rstrip("/")
     names = [target.id for target in runtime.targets]
-    return _json(Welcome("hearth", VERSION, f"{base}/v1", names, f"{base}/openapi.json"))
+    return json(Welcome("hearth", VERSION, f"{base}/v1", names, f"{base}/openapi.json"))
 
 
 @route(
@@ -39,8 +35,8 @@ async def welcome(request: Request[Any, Any, Any]) -> Response[bytes]:
     status_code=200,
     operation_class=documented(None, Alive, summary="Whether the server is alive", faults=()),
 )
-async def healthz() -> Response[bytes]:
-    return _json(Alive("ok"))
+async def healthz() -> Reply:
+    return json(Alive("ok"))
 
 
 @route(
@@ -49,10 +45,10 @@ async def healthz() -> Response[bytes]:
     status_code=200,
     operation_class=documented(None, Readiness, summary="Whether everything declared can answer", not_ready=True),
 )
-async def readyz(request: Request[Any, Any, Any]) -> Response[bytes]:
+async def readyz(request: Request[Any, Any, Any]) -> Reply:
     runtime: Runtime = request.app.state["runtime"]
     waiting = runtime.waiting
-    return _json(Readiness(not waiting, waiting), 503 if waiting else 200)
+    return json(Readiness(not waiting, waiting), 503 if waiting else 200)
 
 
 @route(
@@ -61,7 +57,7 @@ async def readyz(request: Request[Any, Any, Any]) -> Response[bytes]:
     status_code=200,
     operation_class=documented(None, Health, summary="The whole state", faults=()),
 )
-async def health(request: Request[Any, Any, Any]) -> Response[bytes]:
+async def health(request: Request[Any, Any, Any]) -> Reply:
     runtime: Runtime = request.app.state["runtime"]
     models = {name: _model(model) for name, model in runtime.models.items()}
     knowledge = {name: await _collection(shelf) for name, shelf in runtime.shelves.items()}
@@ -69,7 +65,7 @@ async def health(request: Request[Any, Any, Any]) -> Response[bytes]:
     failed = "failed" in states
     status = "degraded" if failed else "loading" if runtime.waiting else "ok"
     uptime = round(time.time() - runtime.started, 3)
-    return _json(Health(status, VERSION, runtime.recipe.digest, uptime, models, knowledge))  # type: ignore[arg-type]  # one of the three words
+    return json(Health(status, VERSION, runtime.recipe.digest, uptime, models, knowledge))  # type: ignore[arg-type]  # one of the three words
 
 
 def _model(model: Model) -> ModelHealth:
@@ -98,11 +94,11 @@ async def _collection(shelf: Shelf) -> CollectionHealth:
     opt={"needs": "admin"},
     operation_class=documented(None, "text/plain", summary="Metrics for Prometheus", faults=("401", "403")),
 )
-async def metrics(request: Request[Any, Any, Any]) -> Response[bytes]:
+async def metrics(request: Request[Any, Any, Any]) -> Reply:
     runtime: Runtime = request.app.state["runtime"]
-    return Response(runtime.telemetry.render(), media_type=METRICS_CONTENT_TYPE)
+    return Reply(runtime.telemetry.render(), media_type=METRICS_CONTENT_TYPE)
 
 
 @get("/openapi.json", include_in_schema=False)
-async def openapi_json(request: Request[Any, Any, Any]) -> Response[bytes]:
-    return Response(request.app.state["document"], media_type="application/json")
+async def openapi_json(request: Request[Any, Any, Any]) -> Reply:
+    return Reply(request.app.state["document"])

@@ -2,11 +2,11 @@
 
 from typing import Any
 
-import msgspec
-from litestar import Request, Response, route
+from litestar import Request, route
 from litestar.enums import HttpMethod
 
 from server.api.document import documented
+from server.api.reply import Reply, json
 from server.api.wire import ModelCard, ModelList
 from server.runtime import Runtime, Target
 
@@ -20,10 +20,10 @@ _READ = [HttpMethod.GET, HttpMethod.HEAD]
     opt={"needs": "infer"},
     operation_class=documented(None, ModelList, summary="List the models", faults=("401", "403")),
 )
-async def list_models(request: Request[Any, Any, Any]) -> Response[bytes]:
+async def list_models(request: Request[Any, Any, Any]) -> Reply:
     runtime: Runtime = request.app.state["runtime"]
     listed = ModelList("list", [model_card(target) for target in runtime.targets])
-    return Response(msgspec.json.encode(listed), media_type="application/json")
+    return json(listed)
 
 
 @route(
@@ -33,10 +33,9 @@ async def list_models(request: Request[Any, Any, Any]) -> Response[bytes]:
     opt={"needs": "infer"},
     operation_class=documented(None, ModelCard, summary="Describe one model", faults=("400", "401", "403", "404")),
 )
-async def show_model(request: Request[Any, Any, Any], model_id: str) -> Response[bytes]:
+async def show_model(request: Request[Any, Any, Any], model_id: str) -> Reply:
     runtime: Runtime = request.app.state["runtime"]
-    found = model_card(runtime.target(model_id.removeprefix("/")))
-    return Response(msgspec.json.encode(found), media_type="application/json")
+    return json(model_card(runtime.target(model_id.removeprefix("/"))))
 
 
 def model_card(target: Target) -> ModelCard:

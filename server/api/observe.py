@@ -3,7 +3,7 @@
 import re
 import time
 from collections.abc import Callable
-from uuid import uuid4
+from secrets import token_hex
 
 from litestar.enums import ScopeType
 from litestar.types import ASGIApp, Message, Receive, Scope, Send
@@ -48,7 +48,7 @@ def _request_id(headers: "object") -> bytes:
     for name, value in headers:  # type: ignore[attr-defined]  # ASGI's pairs of bytes
         if name == b"x-request-id" and _sound.fullmatch(value):
             return bytes(value)
-    return f"req_{uuid4().hex}".encode()
+    return f"req_{token_hex(16)}".encode()
 
 
 def _route(scope: Scope) -> str:

@@ -1,14 +1,14 @@
 """`/v1/retrieve`: search over collections, without a chat model."""
 
 import asyncio
+from secrets import token_hex
 from typing import Any
-from uuid import uuid4
 
-import msgspec
-from litestar import Request, Response, post
+from litestar import Request, post
 
 from server.api.decode import decode
 from server.api.document import documented
+from server.api.reply import Reply, json
 from server.api.wire import (
     RetrievalPage,
     RetrievedChunk,
@@ -28,7 +28,7 @@ from server.runtime import Runtime
     opt={"needs": "retrieve"},
     operation_class=documented(RetrieveRequest, RetrievalPage, summary="Search collections"),
 )
-async def retrieve(request: Request[Any, Any, Any]) -> Response[bytes]:
+async def retrieve(request: Request[Any, Any, Any]) -> Reply:
     asked, _ = await decode(request, RetrieveRequest)
     runtime: Runtime = request.app.state["runtime"]
     collections = [runtime.collection(name) for name in dict.fromkeys(asked.collections or runtime.shelves)]
@@ -41,7 +41,7 @@ async def retrieve(request: Request[Any, Any, Any]) -> Response[bytes]:
     )
     limit = asked.k or max(each.spec.search.k for each in collections)
     page = _page(queries, collections, found, _nearest(found, asked)[:limit])
-    return Response(msgspec.json.encode(page), media_type="application/json")
+    return json(page)
 
 
 async def _search(
@@ -71,7 +71,7 @@ def _page(queries: list[str], collections: list[Collection], found: list[Found],
             timings[leg] = max(timings.get(leg, 0.0), round(spent, 3))
     return RetrievalPage(
         object="retrieval.page",
-        id=f"rtv_{uuid4().hex}",
+        id=f"rtv_{token_hex(16)}",
         search_query=queries,
         data=[_chunk(hit, number) for number, hit in enumerate(hits, start=1)],
         usage=RetrieveUsage(sum(each.tokens for each in found)),

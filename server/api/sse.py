@@ -4,12 +4,11 @@ import asyncio
 import logging
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
-from typing import Any
 
-from litestar import Response
 from litestar.types import Receive, Scope, Send
 
 from server.api import faults
+from server.api.reply import Direct
 from server.errors import HearthError
 
 log = logging.getLogger(__name__)
@@ -19,36 +18,27 @@ DONE = b"data: [DONE]\n\n"
 _COMMENT = b": keep-alive\n\n"
 
 # Proxies must neither store nor hold back a stream.
-_HEADERS = {"content-type": "text/event-stream; charset=utf-8", "cache-control": "no-cache", "x-accel-buffering": "no"}
+_HEADERS = {"cache-control": "no-cache", "x-accel-buffering": "no"}
 
 
 def event(data: bytes) -> bytes:
     return b"data: " + data + b"\n\n"
 
 
-class EventStream(Response[bytes]):
-    """A response of ready-made events."""
+class EventStream(Direct):
+    """Ready-made events as they come.
+
+    Not the framework's stream: a keep-alive must be sent while the next chunk is awaited, and a task per chunk would
+    cost more than the chunk does.
+    """
 
     def __init__(self, chunks: AsyncGenerator[bytes, None], headers: dict[str, str]) -> None:
-        super().__init__(b"", media_type="text/event-stream", headers=headers)
+        super().__init__(200, "text/event-stream; charset=utf-8", _HEADERS | headers)
         self._chunks = chunks
-        self._extra = headers
-
-    def to_asgi_response(self, *args: Any, **kwargs: Any) -> "_Sending":  # type: ignore[override]  # any ASGI app serves
-        return _Sending(self._chunks, self._extra)
-
-
-class _Sending:
-    """Its own ASGI application and not the framework's stream: a keep-alive must be sent while the next chunk is
-    awaited, and a task per chunk would cost more than the chunk does."""
-
-    def __init__(self, chunks: AsyncGenerator[bytes, None], headers: dict[str, str]) -> None:
-        self._chunks = chunks
-        self._headers = [(name.encode(), value.encode()) for name, value in (_HEADERS | headers).items()]
         self._spoke = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await send({"type": "http.response.start", "status": 200, "headers": self._headers})
+        await send({"type": "http.response.start", "status": self._status, "headers": self._headers})
         sending = asyncio.create_task(self._send(send))
         others = [asyncio.create_task(_gone(receive)), asyncio.create_task(self._keep_alive(send))]
         try:

@@ -4,6 +4,7 @@ import asyncio
 import logging
 import time
 from collections.abc import AsyncGenerator, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -18,7 +19,7 @@ from server.errors import HearthError, ModelCrashed, ModelUnavailable, Overloade
 from server.models.engine import Admitted, Card, Delta, Embed, Event, Failed, Generate, Request, Vectors
 from server.models.service import EngineConfig
 from server.telemetry import Telemetry
-from server.worker import Worker, WorkerFailed, WorkerLost, WorkerUnavailable
+from server.worker import Call, Worker, WorkerFailed, WorkerLost, WorkerUnavailable
 
 log = logging.getLogger(__name__)
 
@@ -137,16 +138,18 @@ class Model:
         error: str | None = None
         finished = False
         try:
-            async for events in self._run(request):
-                for event in events:
-                    if isinstance(event, Admitted):
-                        read = event.prompt_tokens
-                    elif isinstance(event, Delta):
-                        written += event.tokens
-                        finished = event.finish_reason is not None
-                if first is None and written:
-                    first = time.perf_counter()
-                yield events
+            async with self._call(request) as call:
+                async for bodies in call:
+                    events = [_checked(_events.decode(body)) for body in bodies]
+                    for event in events:
+                        if isinstance(event, Delta):
+                            written += event.tokens
+                            finished = event.finish_reason is not None
+                        elif isinstance(event, Admitted):
+                            read = event.prompt_tokens
+                    if first is None and written:
+                        first = time.perf_counter()
+                    yield events
         except HearthError as fault:
             error = fault.code
             raise
@@ -178,22 +181,25 @@ class Model:
         started = time.perf_counter()
         tokens = 0
         rows: NDArray[np.float32] | None = None
-        async for events in self._run(request):
-            for event in events:
-                if isinstance(event, Admitted):
-                    tokens = event.prompt_tokens
-                elif isinstance(event, Vectors):
-                    part = np.frombuffer(event.data, "<f4").reshape(len(event.indices), -1)
-                    if rows is None:
-                        rows = np.empty((count, part.shape[1]), np.float32)
-                    rows[event.indices] = part
+        async with self._call(request) as call:
+            async for bodies in call:
+                for event in (_checked(_events.decode(body)) for body in bodies):
+                    if isinstance(event, Admitted):
+                        tokens = event.prompt_tokens
+                    elif isinstance(event, Vectors):
+                        part = np.frombuffer(event.data, "<f4").reshape(len(event.indices), -1)
+                        if rows is None:
+                            rows = np.empty((count, part.shape[1]), np.float32)
+                        rows[event.indices] = part
         if rows is None:
             raise ServiceError(f"model {self.name} ended an embedding without vectors")
         self._telemetry.request.model(time.perf_counter() - started, self.name, "embeddings")
         self._telemetry.tokens(self.name, read=tokens, written=0)
         return Embeddings(rows, tokens)
 
-    async def _run(self, request: Request) -> AsyncGenerator[list[Event], None]:
+    @asynccontextmanager
+    async def _call(self, request: Request) -> AsyncGenerator[Call, None]:
+        """A call of the worker, counted while it lasts and cancelled when it is left early."""
         if self.in_flight >= self._queue:
             raise Overloaded(f"Model {self.name} has {self.in_flight} requests waiting; try again soon.", retry_after=1)
         self.in_flight += 1
@@ -202,8 +208,7 @@ class Model:
             await self._wake()
             call = self._worker.call(_requests.encode(request))
             try:
-                async for bodies in call:
-                    yield [_checked(_events.decode(body)) for body in bodies]
+                yield call
             finally:
                 await call.aclose()
         except WorkerUnavailable as error:

@@ -5,14 +5,15 @@ Names follow the GenAI semantic conventions (repository open-telemetry/semantic-
 and `gen_ai.client.token.usage` in tokens. Texts of requests and answers are never recorded.
 """
 
-from collections.abc import Callable, Iterable
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 from opentelemetry.exporter.prometheus import PrometheusMetricReader
-from opentelemetry.metrics import CallbackOptions, Histogram, Observation
+from opentelemetry.metrics import CallbackOptions, Meter, Observation
 from opentelemetry.sdk.metrics import MeterProvider
-from opentelemetry.sdk.metrics.export import MetricReader, PeriodicExportingMetricReader
+from opentelemetry.sdk.metrics.export import PeriodicExportingMetricReader
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
@@ -21,10 +22,15 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
 from config.server import TelemetrySpec
+from server.telemetry.histograms import Histogram, WithHistograms
 
 METRICS_CONTENT_TYPE = CONTENT_TYPE_LATEST
 
 _SECONDS = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 40, 80]
+_HTTP = ("http.request.method", "http.route", "http.response.status_code")
+_MODEL = ("gen_ai.request.model", "gen_ai.operation.name")
+_MODEL_FAULT = (*_MODEL, "error.type")
+_SEARCH = ("hearth.collection", "hearth.search.mode")
 _PER_TOKEN = [0.0001, 0.0005, 0.001, 0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.2, 0.5, 1]
 
 Reading = tuple[float, dict[str, str]]
@@ -47,7 +53,7 @@ class Telemetry:
     def __init__(self, spec: TelemetrySpec, service_version: str) -> None:
         resource = Resource.create({"service.name": "hearth", "service.version": service_version})
         self._registry = CollectorRegistry()
-        readers: list[MetricReader] = [PrometheusMetricReader(registry=self._registry)]
+        readers: list[_Scraped | _Pushed] = [_Scraped(registry=self._registry)]
         self._tracing: TracerProvider | None = None
         if spec.otlp is not None:
             readers.append(_otlp_metrics(spec.otlp))
@@ -56,24 +62,23 @@ class Telemetry:
         self._tracer: Tracer = self._tracing.get_tracer("hearth") if self._tracing else NoOpTracer()
         meter = self._meter = self._metering.get_meter("hearth")
 
-        def seconds(name: str, description: str, bounds: list[float] = _SECONDS) -> "Seconds":
-            return Seconds(meter.create_histogram(name, "s", description, explicit_bucket_boundaries_advisory=bounds))
-
-        self.http = seconds("http.server.request.duration", "Whole HTTP requests, streams included.")
-        self.request = seconds("gen_ai.server.request.duration", "One model request from admission to its end.")
-        self.first_token = seconds("gen_ai.server.time_to_first_token", "From admission to the first token.")
-        self.per_token = seconds("gen_ai.server.time_per_output_token", "Between tokens after the first.", _PER_TOKEN)
-        self.search = seconds("hearth.knowledge.search.duration", "One search over one collection.")
-        self._tokens = meter.create_counter("gen_ai.client.token.usage", "{token}", "Tokens read and written.")
-        self._cancelled = meter.create_counter("hearth.requests.cancelled", "{request}", "Requests the client left.")
+        self.http = Seconds("http.server.request.duration", "Whole HTTP requests, streams included.")
+        self.request = Seconds("gen_ai.server.request.duration", "One model request from admission to its end.")
+        self.first_token = Seconds("gen_ai.server.time_to_first_token", "From admission to the first token.")
+        self.per_token = Seconds("gen_ai.server.time_per_output_token", "Between tokens after the first.", _PER_TOKEN)
+        self.search = Seconds("hearth.knowledge.search.duration", "One search over one collection.")
+        for reader in readers:
+            reader.histograms = (self.http, self.request, self.first_token, self.per_token, self.search)
+        self._tokens = _Count(meter, "gen_ai.client.token.usage", "{token}", "Tokens read and written.")
+        self._cancelled = _Count(meter, "hearth.requests.cancelled", "{request}", "Requests the client left.")
 
     def tokens(self, model: str, *, read: int, written: int) -> None:
-        self._tokens.add(read, {"gen_ai.request.model": model, "gen_ai.token.type": "input"})
+        self._tokens.add(read, ("gen_ai.request.model", model), ("gen_ai.token.type", "input"))
         if written:
-            self._tokens.add(written, {"gen_ai.request.model": model, "gen_ai.token.type": "output"})
+            self._tokens.add(written, ("gen_ai.request.model", model), ("gen_ai.token.type", "output"))
 
     def cancelled(self, model: str) -> None:
-        self._cancelled.add(1, {"gen_ai.request.model": model})
+        self._cancelled.add(1, ("gen_ai.request.model", model))
 
     def watch(self, gauges: Gauges) -> None:
         """Register what is read at scrape time. Called once."""
@@ -102,34 +107,56 @@ class Telemetry:
             self._tracing.shutdown()
 
 
-class Seconds:
+class Seconds(Histogram):
     """A histogram in seconds that is recorded with the conventions' attribute names."""
 
-    def __init__(self, histogram: Histogram) -> None:
-        self._record = histogram.record
+    def __init__(self, name: str, description: str, bounds: Sequence[float] = _SECONDS) -> None:
+        super().__init__(name, "s", description, bounds)
 
     def http(self, elapsed: float, method: str, route: str, status: int) -> None:
-        self._record(
-            elapsed,
-            {"http.request.method": method, "http.route": route, "http.response.status_code": status},
-        )
+        self.record(elapsed, _HTTP, (method, route, status))
 
     def model(self, elapsed: float, model: str, operation: str, error: str | None = None) -> None:
-        attributes = {"gen_ai.request.model": model, "gen_ai.operation.name": operation}
-        self._record(elapsed, attributes if error is None else attributes | {"error.type": error})
+        if error is None:
+            self.record(elapsed, _MODEL, (model, operation))
+        else:
+            self.record(elapsed, _MODEL_FAULT, (model, operation, error))
 
     def collection(self, elapsed: float, collection: str, mode: str) -> None:
-        self._record(elapsed, {"hearth.collection": collection, "hearth.search.mode": mode})
+        self.record(elapsed, _SEARCH, (collection, mode))
+
+
+class _Scraped(WithHistograms, PrometheusMetricReader):
+    """What `/metrics` renders."""
+
+
+class _Pushed(WithHistograms, PeriodicExportingMetricReader):
+    """What a collector is sent."""
+
+
+class _Count:
+    """A counter that is summed here and read at scrape time: a record costs a tenth of the SDK's own."""
+
+    def __init__(self, meter: Meter, name: str, unit: str, description: str) -> None:
+        self._sums: Counter[tuple[tuple[str, str], ...]] = Counter()
+        meter.create_observable_counter(name, [_observer(self._read)], unit, description)
+
+    def add(self, amount: int, *attributes: tuple[str, str]) -> None:
+        self._sums[attributes] += amount
+
+    def _read(self) -> Iterable[Reading]:
+        # A copy, because a reader's thread asks while the loop counts.
+        return [(value, dict(attributes)) for attributes, value in self._sums.copy().items()]
 
 
 def _observer(read: Callable[[], Iterable[Reading]]) -> Callable[[CallbackOptions], Iterable[Observation]]:
     return lambda _options: [Observation(value, attributes) for value, attributes in read()]
 
 
-def _otlp_metrics(endpoint: str) -> MetricReader:
+def _otlp_metrics(endpoint: str) -> _Pushed:
     from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter
 
-    return PeriodicExportingMetricReader(OTLPMetricExporter(endpoint=f"{endpoint.rstrip('/')}/v1/metrics"))
+    return _Pushed(OTLPMetricExporter(endpoint=f"{endpoint.rstrip('/')}/v1/metrics"))
 
 
 def _otlp_traces(endpoint: str, resource: Resource) -> TracerProvider:
