@@ -20,7 +20,7 @@ from config.model import Source
 
 _ROOT = Path(__file__).parents[1]
 _PEER = _ROOT / ".bench-venv"
-_PACKAGES = ("torch==2.13.0", "sentence-transformers")
+_PACKAGES = ("torch==2.13.0", "sentence-transformers==6.2.0")
 _PASSAGES = 160
 _ROUNDS = 3
 
