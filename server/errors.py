@@ -17,6 +17,7 @@ HearthError                      500  server_error            internal_error
 └── ServiceError                 500  server_error            service_error       the request was fine, Hearth was not
     ├── ModelUnavailable         503                          model_unavailable   loading, failed or stopped
     ├── KnowledgeUnavailable     503                          knowledge_unavailable
+    ├── DeadlineExceeded         504                          deadline_exceeded   no answer within the deadline
     └── ModelCrashed             503                          model_crashed       its worker died under this request
 
 `status`, `type` and `code` are class data; `code` is unique, so a fault crosses a process boundary as its code.
@@ -130,6 +131,13 @@ class ModelUnavailable(ServiceError):
 class KnowledgeUnavailable(ServiceError):
     status = 503
     code = "knowledge_unavailable"
+
+
+class DeadlineExceeded(ServiceError):
+    """Asking again would only cost as much again, so clients are told not to."""
+
+    status = 504
+    code = "deadline_exceeded"
 
 
 class ModelCrashed(ServiceError):

@@ -14,7 +14,7 @@ from litestar.exceptions import (
 
 from server.api.reply import Reply
 from server.api.wire import ErrorBody, ErrorReply
-from server.errors import BodyTooLarge, HearthError, MethodNotAllowed, NotFound, RequestError
+from server.errors import BodyTooLarge, DeadlineExceeded, HearthError, MethodNotAllowed, NotFound, RequestError
 
 log = logging.getLogger(__name__)
 
@@ -26,6 +26,8 @@ def body(error: HearthError) -> bytes:
 
 def answer(error: HearthError) -> Reply:
     headers = {} if error.retry_after is None else {"retry-after": str(max(1, round(error.retry_after)))}
+    if isinstance(error, DeadlineExceeded):
+        headers["x-should-retry"] = "false"
     if isinstance(error, MethodNotAllowed) and error.allowed:
         headers["allow"] = error.allowed
     if error.status == 401:

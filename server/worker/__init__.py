@@ -1,10 +1,19 @@
 """Supervised child processes that answer calls: bytes in, bytes out; knows nothing of models or tools."""
 
 from server.worker.service import Item, Service
-from server.worker.supervisor import Call, Worker, WorkerFailed, WorkerLimits, WorkerLost, WorkerUnavailable
+from server.worker.supervisor import (
+    Call,
+    CallExpired,
+    Worker,
+    WorkerFailed,
+    WorkerLimits,
+    WorkerLost,
+    WorkerUnavailable,
+)
 
 __all__ = [
     "Call",
+    "CallExpired",
     "Item",
     "Service",
     "Worker",

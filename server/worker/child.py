@@ -75,11 +75,13 @@ class Owner:
     def __init__(self, service: Service, link: Link) -> None:
         self._service = service
         self._link = link
+        self.opened = False
 
     def run(self, config: bytes) -> None:
         self._link.busy_since = time.monotonic()
         ready = self._service.open(config, self._progress)
         self._link.busy_since = None
+        self.opened = True
         self._link.send(Ready(ready))
         while self._turn():
             pass
@@ -123,14 +125,21 @@ def main(argv: list[str]) -> int:
     config = sys.stdin.buffer.read()
     module, _, name = argv[2].partition(":")
     threading.Thread(target=link.read, name="reader", daemon=True).start()
+    owner: Owner | None = None
     try:
         service: Service = getattr(importlib.import_module(module), name)()
-        Owner(service, link).run(config)
+        owner = Owner(service, link)
+        owner.run(config)
     except Exception as error:  # noqa: BLE001  # the outermost loop of this process: it reports what broke it and ends
         traceback.print_exc()
-        link.send(Broken(_reason(error)))
+        link.send(Broken(_reason(error), hopeless=_is_hopeless(error, owner)))
         return 1
     return 0
+
+
+def _is_hopeless(error: Exception, owner: Owner | None) -> bool:
+    """Whether opening failed for what the service was told or given, so that it would fail again."""
+    return isinstance(error, ValueError) and owner is not None and not owner.opened
 
 
 def _reason(error: Exception) -> str:

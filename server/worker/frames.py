@@ -50,9 +50,10 @@ class Pong(msgspec.Struct, array_like=True, frozen=True, tag=8):
 
 
 class Broken(msgspec.Struct, array_like=True, frozen=True, tag=9):
-    """The last frame of a process that gives up, and why."""
+    """The last frame of a process that gives up, and why; `hopeless` where the next one would fail alike."""
 
     reason: str
+    hopeless: bool = False
 
 
 ToWorker = Submit | Cancel | Ping | Close

@@ -20,7 +20,10 @@ class Service(Protocol):
     """
 
     def open(self, config: bytes, progress: Callable[[str], None]) -> bytes:
-        """Get ready; blocks for as long as that takes. `progress` may be called at any time. Returns the ready body."""
+        """Get ready; blocks for as long as that takes. `progress` may be called at any time. Returns the ready body.
+
+        A ValueError says that what it was told or given is wrong, so that it is not tried again.
+        """
         ...
 
     def submit(self, call: int, body: bytes) -> list[Item]:

@@ -37,7 +37,7 @@ State = Literal["stopped", "starting", "ready", "backoff", "failed", "stopping"]
 
 _KEPT_LINES = 20
 _INHERITED = ("PATH", "HOME", "LANG", "TMPDIR", "LD_LIBRARY_PATH", "TZ", "VIRTUAL_ENV", "SYSTEMROOT")
-_INHERITED_PREFIXES = ("LC_", "CUDA", "NVIDIA", "OMP_", "TORCH_", "PYTHON")
+_INHERITED_PREFIXES = ("LC_", "HF_", "CUDA", "NVIDIA", "OMP_", "TORCH_", "PYTHON")
 
 
 class WorkerUnavailable(Exception):
@@ -46,6 +46,10 @@ class WorkerUnavailable(Exception):
 
 class WorkerFailed(WorkerUnavailable):
     """The worker could not be made ready and is not tried any more; the text says why."""
+
+
+class CallExpired(Exception):
+    """A call was not answered in its time."""
 
 
 class WorkerLost(Exception):
@@ -70,7 +74,7 @@ class Call:
         self._number = number
         self._arrived: list[bytes] = []
         self._ended = False
-        self._error: WorkerLost | None = None
+        self._error: WorkerLost | CallExpired | None = None
         self._waiter: asyncio.Future[None] | None = None
 
     def __aiter__(self) -> Self:
@@ -86,6 +90,14 @@ class Call:
             await self._waiter
         arrived, self._arrived = self._arrived, []
         return arrived
+
+    def expire(self) -> None:
+        """Its time is over: it is cancelled in the worker, and iterating raises CallExpired. No fault once it ended."""
+        if not self._ended:
+            self._ended = True
+            self._connection.forget(self._number)
+            self._error = CallExpired("its time was over")
+            self._awake()
 
     async def aclose(self) -> None:
         """Idempotent. A call that has not ended is cancelled in the worker within one step."""
@@ -121,6 +133,7 @@ class _Connection(asyncio.Protocol):
         self.busy_for = 0.0
         self.ready_at: float | None = None
         self.broken: str | None = None
+        self.hopeless = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)  # uvloop has transport classes of its own
@@ -144,8 +157,9 @@ class _Connection(asyncio.Protocol):
             case Ready(body):
                 self.ready_at = time.monotonic()
                 self._worker.became_ready(body)
-            case Broken(reason):
+            case Broken(reason, hopeless):
                 self.broken = reason
+                self.hopeless = hopeless
 
     def call(self, body: bytes) -> Call:
         self._next += 1
@@ -275,12 +289,13 @@ class Worker:
     async def _supervise(self) -> None:
         history = restart.History()
         while True:
+            self._hopeless = False
             try:
                 history = history.after(await self._live())
             except OSError as error:
                 self.error = f"its process could not be started: {error}"
                 history = history.after(None)
-            pause = restart.delay(history)
+            pause = None if self._hopeless else restart.delay(history)
             if pause is None:
                 self._log.error("given up after %d failed starts: %s", history.failed_starts, self.error)
                 self._become("failed")
@@ -304,6 +319,7 @@ class Worker:
             code = await process.wait()
             await asyncio.wait((reading,), timeout=1.0)
             reason = connection.broken or self._hung or _ended(code, self._lines)
+            self._hopeless = connection.hopeless
         finally:
             if process.returncode is None:
                 process.kill()

@@ -22,6 +22,8 @@ class Counting:
         print("said on standard output")
         if config == b"fail":
             raise FileNotFoundError("weights.bin: no such file")
+        if config == b"wrong":
+            raise ValueError("weights.gguf: cut off")
         if config == b"slow":
             time.sleep(60)
         return b"ready:" + config

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from server.worker import Worker, WorkerFailed, WorkerLimits, WorkerLost, WorkerUnavailable
+from server.worker import CallExpired, Worker, WorkerFailed, WorkerLimits, WorkerLost, WorkerUnavailable
 
 pytestmark = pytest.mark.anyio
 
@@ -86,6 +86,26 @@ async def test_a_service_that_cannot_open_is_given_up_with_its_reason() -> None:
         assert one.state == "failed"
         with pytest.raises(WorkerUnavailable):
             one.call(b"count 1")
+
+
+async def test_a_service_that_was_told_something_wrong_is_not_started_again() -> None:
+    async with worker(b"wrong") as one:
+        with pytest.raises(WorkerFailed, match=r"weights\.gguf: cut off"):
+            await one.wait_ready(60)
+        assert one.restarts == 0
+
+
+async def test_a_call_whose_time_is_over_is_cancelled_and_says_so() -> None:
+    async with worker() as one:
+        await one.wait_ready(30)
+        call = one.call(b"count 1000000000")
+        await anext(call)
+        call.expire()
+        with pytest.raises(CallExpired):
+            async for _ in call:
+                pass
+        await call.aclose()
+        assert await collect(one, b"cancelled") == [b"1"]
 
 
 async def test_stop_while_opening_and_in_the_middle_of_calls() -> None:
