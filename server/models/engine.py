@@ -12,11 +12,27 @@ import msgspec
 from server.errors import HearthError
 
 
-class Message(msgspec.Struct, frozen=True):
-    """One turn of the conversation; `role` is system, user, assistant or tool."""
+class ToolCall(msgspec.Struct, frozen=True):
+    """A call the model made earlier in the conversation; `arguments` is JSON as text."""
+
+    id: str
+    name: str
+    arguments: str
+
+
+class Message(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One turn of the conversation; `role` is system, user, assistant or tool.
+
+    `tool_calls` stand in an assistant's turn, `tool_call_id` in the answer to one. `reasoning` is what an assistant
+    thought before it spoke.
+    """
 
     role: str
     text: str
+    name: str | None = None
+    tool_calls: list[ToolCall] = []
+    tool_call_id: str | None = None
+    reasoning: str | None = None
 
 
 class Passage(msgspec.Struct, frozen=True):
@@ -28,15 +44,54 @@ class Passage(msgspec.Struct, frozen=True):
     """0 to 1, higher is nearer."""
 
 
-class Generate(msgspec.Struct, frozen=True, tag="generate"):
-    """Answer a conversation. `max_tokens` None means as many as the context leaves.
+class Sampling(msgspec.Struct, frozen=True, omit_defaults=True):
+    """How tokens are chosen; the defaults are neutral, OpenAI's own.
 
-    `passages` is None where no knowledge is attached, and empty where some is but nothing was found.
+    Order: logit_bias, grammar, penalties, temperature, top_k, top_p, min_p. Temperature 0 takes the likeliest token.
+    `top_logprobs` None asks for no log-probabilities, 0 for those of the chosen tokens alone; they are of the raw
+    logits, before any of the above. `repetition_penalty` is that of CTRL (arXiv 1909.05858), over prompt and answer.
     """
 
-    messages: list[Message]
+    temperature: float = 1.0
+    top_p: float = 1.0
+    top_k: int = 0
+    min_p: float = 0.0
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    repetition_penalty: float = 1.0
+    seed: int | None = None
+    logit_bias: dict[int, float] = {}
+    top_logprobs: int | None = None
+    ignore_eos: bool = False
+
+
+class Grammar(msgspec.Struct, frozen=True):
+    """What an answer must conform to: `text` in llguidance's dialect of `kind`, json_schema, regex or lark."""
+
+    kind: str
+    text: str
+    param: str = "response_format"
+    """The field of the client's request it comes from, for faults."""
+
+
+class Generate(msgspec.Struct, frozen=True, omit_defaults=True, tag="generate"):
+    """Answer a conversation. `max_tokens` None means as many as the context leaves.
+
+    `passages` is None where no knowledge is attached, and empty where some is but nothing was found. `prompt` is the
+    conversation as the model's own template renders it, or token ids; None for engines without a template. With
+    `max_tokens` 0 the prompt is read and nothing said.
+    """
+
+    messages: list[Message] = []
     passages: list[Passage] | None = None
     max_tokens: int | None = None
+    prompt: str | list[int] | None = None
+    sampling: Sampling = Sampling()
+    grammar: Grammar | None = None
+    prompt_logprobs: int | None = None
+    """Where set, a Scored event tells how likely each token of the prompt was, with that many alternatives."""
+    markers: list[str] = []
+    """Texts that show in the answer although they are control tokens: a tool format reads them."""
 
 
 class Embed(msgspec.Struct, frozen=True, tag="embed"):
@@ -46,14 +101,20 @@ class Embed(msgspec.Struct, frozen=True, tag="embed"):
     tokens: list[list[int]] | None = None
 
 
-Request = Generate | Embed
+class Rerank(msgspec.Struct, frozen=True, tag="rerank"):
+    """How well each of `documents` answers `query`."""
+
+    query: str
+    documents: list[str]
+
+
+Request = Generate | Embed | Rerank
 
 
 class Admitted(msgspec.Struct, frozen=True, tag="admitted"):
     """First event of every request: it was valid and waits for its turn. Sent before any heavy work is done."""
 
     prompt_tokens: int
-    cached_tokens: int = 0
 
 
 class Citation(msgspec.Struct, frozen=True):
@@ -69,13 +130,37 @@ class Citation(msgspec.Struct, frozen=True):
     quote_end: int
 
 
+class TokenLogprob(msgspec.Struct, frozen=True):
+    """`token` is its text (U+FFFD where it is no whole character), `data` its bytes.
+
+    `logprob` is None for a prompt's first token, which follows nothing.
+    """
+
+    token: str
+    data: bytes
+    logprob: float | None
+    top: list["TokenLogprob"] = []
+
+
+class Scored(msgspec.Struct, frozen=True, tag="scored"):
+    """The tokens of the prompt in order; comes before the first Delta of a request with `prompt_logprobs`."""
+
+    tokens: list[TokenLogprob]
+
+
 class Delta(msgspec.Struct, frozen=True, tag="delta"):
-    """What one step added to one answer. The last one carries `finish_reason`: "stop" or "length"."""
+    """What one step added to one answer. The last one carries `finish_reason`: "stop" or "length".
+
+    `text` is whole characters only. `logprobs` holds one entry for each of `tokens` where they were asked for.
+    `cached_tokens` stands in an answer's first Delta: how many of the prompt's tokens had been computed before.
+    """
 
     text: str = ""
     tokens: int = 0
+    cached_tokens: int = 0
     citations: list[Citation] = []
     finish_reason: str | None = None
+    logprobs: list[TokenLogprob] = []
 
 
 class Vectors(msgspec.Struct, frozen=True, tag="vectors"):
@@ -86,6 +171,14 @@ class Vectors(msgspec.Struct, frozen=True, tag="vectors"):
 
     indices: list[int]
     data: bytes
+    last: bool
+
+
+class Scores(msgspec.Struct, frozen=True, tag="scores"):
+    """Relevance, 0 to 1, of the documents `indices` of a Rerank request; `last` as in Vectors."""
+
+    indices: list[int]
+    scores: list[float]
     last: bool
 
 
@@ -101,7 +194,7 @@ class Failed(msgspec.Struct, frozen=True, tag="failed"):
         return cls(error.code, error.message, error.param)
 
 
-Event = Admitted | Delta | Vectors | Failed
+Event = Admitted | Scored | Delta | Vectors | Scores | Failed
 
 
 def is_last(event: Event) -> bool:
@@ -109,7 +202,7 @@ def is_last(event: Event) -> bool:
     match event:
         case Delta(finish_reason=reason):
             return reason is not None
-        case Vectors(last=last):
+        case Vectors(last=last) | Scores(last=last):
             return last
         case Failed():
             return True
@@ -120,20 +213,34 @@ def is_last(event: Event) -> bool:
 class Card(msgspec.Struct, frozen=True):
     """What a loaded engine says of itself; published in /v1/models.
 
-    `context` is the longest request in tokens. `task` is "chat" or "embed". `dimension` is set for embedders.
-    `tokenizer` is the path of a tokenizer.json that counts as the engine counts, None where there is none.
-    `honours` names the sampling parameters of the OpenAI request that change this engine's answers; the gateway names
-    the others in the x-ignored-params header, or refuses them where ignoring would break a promise.
+    `context` is the longest request in tokens. `task` is "chat", "embed" or "rerank". `dimension` is set for
+    embedders. `tokenizer` is the path of a tokenizer.json that counts as the engine counts, None where there is none.
+    `honours` names the parameters of the OpenAI request that change this engine's answers, those of `abilities`; the
+    gateway names the others in the x-ignored-params header, or refuses them where ignoring would break a promise.
     """
 
     task: str
     description: str
     context: int
+    engine: str = ""
+    """Which engine this is, and why it was chosen where the recipe left that open."""
+    reason: str | None = None
     dimension: int | None = None
     tokenizer: str | None = None
     honours: frozenset[str] = frozenset()
     device: str = "cpu"
     precision: str | None = None
+    weights_bytes: int = 0
+    cache_bytes: int = 0
+    """What weights, and keys and values, take of the memory."""
+    rendered: bool = False
+    """Whether the engine takes rendered prompts; else it takes messages as they are."""
+    template: str | None = None
+    """The chat template (Jinja) that renders its prompts; None where the weights bring none."""
+    special: dict[str, str] = {}
+    """The texts of `bos_token`, `eos_token` and other tokens a template may name."""
+    control: dict[str, int] = {}
+    """The control tokens by their texts: what a grammar cannot spell letter by letter."""
 
 
 Progress = Callable[[str], None]

@@ -1,0 +1,37 @@
+"""What each engine honours of an OpenAI request; names the parameters and knows no engine's code.
+
+An engine's Card says this of itself once it is loaded. It stands here for all of them, so that a refusal can name an
+engine that would do.
+"""
+
+SAMPLING = frozenset(
+    [
+        "temperature",
+        "top_p",
+        "top_k",
+        "min_p",
+        "presence_penalty",
+        "frequency_penalty",
+        "repetition_penalty",
+        "seed",
+        "logit_bias",
+        "logprobs",
+        "top_logprobs",
+        "ignore_eos",
+    ]
+)
+STRUCTURED = frozenset(["response_format", "tools", "tool_choice", "grammar"])
+
+ABILITIES: dict[str, frozenset[str]] = {
+    "openvino": SAMPLING | STRUCTURED | {"echo", "prompt_logprobs", "draft"},
+    "llamacpp": SAMPLING | STRUCTURED,
+    "transformers": SAMPLING | STRUCTURED | {"echo", "prompt_logprobs"},
+    "reader": frozenset(),
+    "echo": frozenset(),
+}
+"""By the word a recipe writes, for task: chat."""
+
+
+def able(*parameters: str) -> list[str]:
+    """The engines that honour all of `parameters`."""
+    return [engine for engine, honoured in ABILITIES.items() if honoured.issuperset(parameters)]

@@ -1,0 +1,1 @@
+"""How tool calls are read and forced."""
