@@ -10,7 +10,7 @@ from litestar.middleware import DefineMiddleware
 from litestar.types import ASGIApp
 
 from config import Recipe
-from server.api import chat, embeddings, health, models, retrieve
+from server.api import chat, completions, embeddings, health, models, rerank, retrieve
 from server.api.auth import Gate, KeyRing
 from server.api.document import openapi, rendered
 from server.api.faults import on_bug, on_framework_error, on_hearth_error
@@ -28,7 +28,9 @@ _ROUTES = [
     models.list_models,
     models.show_model,
     chat.chat_completions,
+    completions.completions,
     embeddings.embeddings,
+    rerank.rerank,
     retrieve.retrieve,
 ]
 

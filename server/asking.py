@@ -10,7 +10,7 @@ from rich.console import Console
 
 from config import Recipe
 from server import chat
-from server.chat import Sampling
+from server.chat import Asked
 from server.errors import HearthError
 from server.models.engine import Message
 from server.runtime import Runtime
@@ -77,7 +77,7 @@ async def _own(recipe: Recipe, question: str, model: str) -> AsyncGenerator[str,
         target = runtime.target(model)
         needed = target.assistant.knowledge if target.assistant else ()
         await asyncio.gather(target.model.ready(), *(runtime.shelves[name].ready() for name in needed))
-        turn = chat.turn(runtime, target, [Message("user", question)], Sampling())
+        turn = chat.turn(runtime, target, Asked(messages=[Message("user", question)]))
         async with aclosing(turn):
             async for parts in turn:
                 if isinstance(parts, list):

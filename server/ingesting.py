@@ -36,9 +36,7 @@ def ingest(recipe: Recipe, path: Path, collection: str | None, out: Console, err
 async def _ingest(recipe: Recipe, path: Path, name: str, status: Status) -> IngestReport:
     spec = recipe.knowledge[name]
     telemetry = Telemetry(recipe.server.telemetry, VERSION)
-    model = Model(
-        spec.embed, recipe.models[spec.embed], queue=64, cache=recipe.server.data / "cache", telemetry=telemetry
-    )
+    model = Model(spec.embed, recipe.models[spec.embed], queue=64, data=recipe.server.data, telemetry=telemetry)
     try:
         async with model:
             await model.ready()

@@ -8,7 +8,6 @@ from collections.abc import AsyncIterator, Iterable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
-from pathlib import Path
 from typing import Literal
 
 from config import Recipe
@@ -182,8 +181,9 @@ class Runtime:
 
 def _model(name: str, recipe: Recipe, telemetry: Telemetry) -> Model:
     spec = recipe.models[name]
-    cache: Path = recipe.server.data / "cache"
-    return Model(name, spec, queue=spec.queue or recipe.server.limits.queue, cache=cache, telemetry=telemetry)
+    return Model(
+        name, spec, queue=spec.queue or recipe.server.limits.queue, data=recipe.server.data, telemetry=telemetry
+    )
 
 
 def _targets(recipe: Recipe, models: dict[str, Model]) -> dict[str, Target]:

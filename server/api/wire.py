@@ -25,9 +25,30 @@ class ContentPart(msgspec.Struct):
     text: str | None = None
 
 
+class FunctionCall(msgspec.Struct):
+    """`arguments` is JSON as text."""
+
+    name: Name
+    arguments: str
+
+
+class AskedToolCall(msgspec.Struct):
+    """A call the model made in an earlier turn, as the client sends it back."""
+
+    id: str
+    function: FunctionCall
+    type: Literal["function"] = "function"
+
+
 class ChatMessage(msgspec.Struct):
+    """`tool_calls` stand in an assistant's turn, `tool_call_id` in a tool's answer to one of them."""
+
     role: Literal["system", "developer", "user", "assistant", "tool", "function"]
     content: str | list[ContentPart] | None = None
+    name: str | None = None
+    tool_calls: list[AskedToolCall] | None = None
+    tool_call_id: str | None = None
+    reasoning_content: str | None = None
 
 
 class StreamOptions(msgspec.Struct):
@@ -35,6 +56,10 @@ class StreamOptions(msgspec.Struct):
 
 
 class ChatRequest(msgspec.Struct):
+    """OpenAI's request, with what local servers add: `top_k`, `min_p`, `repetition_penalty`, `ignore_eos` and
+    `chat_template_kwargs`, variables for the model's chat template such as {"enable_thinking": false}.
+    """
+
     model: Name
     messages: Annotated[list[ChatMessage], Meta(min_length=1)]
     stream: bool | None = None
@@ -50,7 +75,13 @@ class ChatRequest(msgspec.Struct):
     seed: int | None = None
     logprobs: bool | None = None
     top_logprobs: Annotated[int, Meta(ge=0, le=20)] | None = None
-    logit_bias: dict[str, float] | None = None
+    logit_bias: dict[str, Annotated[float, Meta(ge=-100, le=100)]] | None = None
+    top_k: Annotated[int, Meta(ge=0)] | None = None
+    min_p: Probability | None = None
+    repetition_penalty: Annotated[float, Meta(gt=0, le=10)] | None = None
+    ignore_eos: bool | None = None
+    reasoning_effort: str | None = None
+    chat_template_kwargs: dict[str, Any] | None = None
     tools: list[dict[str, Any]] | None = None
     tool_choice: str | dict[str, Any] | None = None
     parallel_tool_calls: bool | None = None
@@ -74,18 +105,48 @@ class Annotation(msgspec.Struct):
     quote: str
 
 
+class ToolCall(msgspec.Struct):
+    id: str
+    type: Literal["function"]
+    function: FunctionCall
+
+
 class AnswerMessage(msgspec.Struct):
+    """`content` is null where the model only called tools."""
+
     role: Literal["assistant"]
     content: str | None
     refusal: str | None = None
     annotations: list[Annotation] = []
+    reasoning_content: str | UnsetType = UNSET
+    tool_calls: list[ToolCall] | UnsetType = UNSET
+
+
+class TopLogprob(msgspec.Struct):
+    token: str
+    logprob: float
+    bytes: list[int]
+
+
+class TokenLogprob(msgspec.Struct):
+    token: str
+    logprob: float
+    bytes: list[int]
+    top_logprobs: list[TopLogprob]
+
+
+class Logprobs(msgspec.Struct):
+    """Log-probabilities of the answer's tokens before any sampling parameter changed them."""
+
+    content: list[TokenLogprob]
+    refusal: None = None
 
 
 class Choice(msgspec.Struct):
     index: int
     message: AnswerMessage
     finish_reason: str
-    logprobs: None = None
+    logprobs: Logprobs | None = None
 
 
 class PromptTokensDetails(msgspec.Struct):
@@ -114,9 +175,27 @@ class ChatCompletion(msgspec.Struct):
     system_fingerprint: str
 
 
+class FunctionDelta(msgspec.Struct):
+    """More of a call's arguments; its name stands in the first one alone."""
+
+    arguments: str
+    name: str | UnsetType = UNSET
+
+
+class ToolCallDelta(msgspec.Struct):
+    """`id`, `type` and the name stand in a call's first delta alone: clients join what comes again."""
+
+    index: int
+    function: FunctionDelta
+    id: str | UnsetType = UNSET
+    type: Literal["function"] | UnsetType = UNSET
+
+
 class ChunkDelta(msgspec.Struct, omit_defaults=True):
     role: Literal["assistant"] | UnsetType = UNSET
     content: str | UnsetType = UNSET
+    reasoning_content: str | UnsetType = UNSET
+    tool_calls: list[ToolCallDelta] | UnsetType = UNSET
     annotations: list[Annotation] | UnsetType = UNSET
 
 
@@ -124,7 +203,7 @@ class ChunkChoice(msgspec.Struct):
     index: int
     delta: ChunkDelta
     finish_reason: str | None = None
-    logprobs: None = None
+    logprobs: Logprobs | None = None
 
 
 class ChatChunk(msgspec.Struct):
@@ -135,6 +214,67 @@ class ChatChunk(msgspec.Struct):
     created: int
     model: str
     choices: list[ChunkChoice]
+    system_fingerprint: str
+    usage: Usage | UnsetType | None = UNSET
+
+
+# ---- completions ----------------------------------------------------------------------------------------------------
+
+
+class CompletionRequest(msgspec.Struct):
+    """`prompt`: a text, texts, the token ids of one prompt, or of several. `max_tokens` 0 reads and says nothing."""
+
+    model: Name
+    prompt: str | list[Any]
+    max_tokens: Annotated[int, Meta(ge=0)] = 16
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+    echo: bool | None = None
+    logprobs: Annotated[int, Meta(ge=0, le=20)] | None = None
+    suffix: str | None = None
+    stop: Annotated[str, Meta(min_length=1)] | Annotated[list[Name], Meta(max_length=4)] | None = None
+    n: Annotated[int, Meta(ge=1, le=16)] | None = None
+    best_of: Annotated[int, Meta(ge=1, le=16)] | None = None
+    temperature: Annotated[float, Meta(ge=0, le=2)] | None = None
+    top_p: Probability | None = None
+    top_k: Annotated[int, Meta(ge=0)] | None = None
+    min_p: Probability | None = None
+    presence_penalty: Penalty | None = None
+    frequency_penalty: Penalty | None = None
+    repetition_penalty: Annotated[float, Meta(gt=0, le=10)] | None = None
+    seed: int | None = None
+    ignore_eos: bool | None = None
+    logit_bias: dict[str, Annotated[float, Meta(ge=-100, le=100)]] | None = None
+    response_format: dict[str, Any] | None = None
+    user: str | None = None
+
+
+class CompletionLogprobs(msgspec.Struct):
+    """`text_offset`: where each token begins, in characters from the start of the text. The first token of an echoed
+    prompt follows nothing, so its log-probability is null.
+    """
+
+    tokens: list[str]
+    token_logprobs: list[float | None]
+    top_logprobs: list[dict[str, float] | None]
+    text_offset: list[int]
+
+
+class CompletionChoice(msgspec.Struct):
+    text: str
+    index: int
+    logprobs: CompletionLogprobs | None = None
+    finish_reason: str | None = None
+
+
+class Completion(msgspec.Struct):
+    """A whole answer, or one event of a streamed one."""
+
+    id: str
+    object: Literal["text_completion"]
+    created: int
+    model: str
+    choices: list[CompletionChoice]
     system_fingerprint: str
     usage: Usage | UnsetType | None = UNSET
 
@@ -176,7 +316,10 @@ class EmbeddingList(msgspec.Struct):
 
 
 class ModelCard(msgspec.Struct):
-    """`context_length` and `max_model_len` are the longest request in tokens; null until the model was loaded once."""
+    """`context_length` and `max_model_len` are the longest request in tokens; null until the model was loaded once.
+
+    `engine_reason` says why this engine was chosen, where the recipe left that open.
+    """
 
     id: str
     object: Literal["model"]
@@ -185,6 +328,7 @@ class ModelCard(msgspec.Struct):
     root: str
     task: str
     engine: str
+    engine_reason: str | None
     state: str
     description: str | None
     context_length: int | None
@@ -302,6 +446,8 @@ class ModelHealth(msgspec.Struct):
     in_flight: int
     device: str | None
     precision: str | None
+    weights_bytes: int | None
+    cache_bytes: int | None
 
 
 class CollectionHealth(msgspec.Struct):

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import os
 import time
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
@@ -14,12 +15,22 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from config.model import ModelSpec
-from server.errors import HearthError, ModelCrashed, ModelUnavailable, Overloaded, ServiceError, from_code
-from server.models.engine import Admitted, Card, Delta, Embed, Event, Failed, Generate, Request, Vectors
+from config.model import EchoModel, ModelSpec
+from server.errors import (
+    DeadlineExceeded,
+    HearthError,
+    ModelCrashed,
+    ModelUnavailable,
+    Overloaded,
+    ServiceError,
+    from_code,
+)
+from server.models.dialect import Dialect
+from server.models.engine import Admitted, Card, Delta, Embed, Event, Failed, Generate, Request, Rerank, Scores, Vectors
+from server.models.hub import Access
 from server.models.service import EngineConfig
 from server.telemetry import Telemetry
-from server.worker import Call, Worker, WorkerFailed, WorkerLost, WorkerUnavailable
+from server.worker import Call, CallExpired, Worker, WorkerFailed, WorkerLost, WorkerUnavailable
 
 log = logging.getLogger(__name__)
 
@@ -40,21 +51,30 @@ class Embeddings:
     tokens: int
 
 
+@dataclass(frozen=True)
+class Reranked:
+    """`scores`, 0 to 1, stand in the order of the documents; `tokens` counts the query once a document or window."""
+
+    scores: list[float]
+    tokens: int
+
+
 class Model:
     """One declared model. An async context manager: entering starts its worker and does not wait for the weights.
 
     Requests may come from any task of the gateway's loop. `queue` bounds how many are inside at once.
     """
 
-    def __init__(self, name: str, spec: ModelSpec, *, queue: int, cache: Path, telemetry: Telemetry) -> None:
+    def __init__(self, name: str, spec: ModelSpec, *, queue: int, data: Path, telemetry: Telemetry) -> None:
         self.name = name
         self.spec = spec
         self.created = int(time.time())
         self.in_flight = 0
         self._queue = queue
         self._telemetry = telemetry
-        self._worker = Worker(name=name, service=_SERVICE, config=EngineConfig(spec, cache).encode())
+        self._worker = Worker(name=name, service=_SERVICE, config=EngineConfig(spec, data, _access(spec)).encode())
         self._card: Card | None = None
+        self._dialect: Dialect | None = None
         self._asleep = False
         self._waking = asyncio.Lock()
         self._sleep_timer: asyncio.TimerHandle | None = None
@@ -113,6 +133,20 @@ class Model:
         if self._card is None and (body := self._worker.ready_body) is not None:
             self._card = _cards.decode(body)
         return self._card
+
+    def dialect(self) -> Dialect | None:
+        """How this model is spoken to; None for an engine that takes messages as they are.
+
+        Raises ModelUnavailable where it has not been ready yet.
+        """
+        card = self.card
+        if card is None:
+            raise self._unavailable()
+        if card.template is None and not card.rendered:
+            return None
+        if self._dialect is None:
+            self._dialect = Dialect(card)
+        return self._dialect
 
     async def ready(self, timeout: float = _LOAD_SECONDS) -> Card:
         """Wait until the weights are in. Raises ModelUnavailable with the reason when they cannot be."""
@@ -197,6 +231,24 @@ class Model:
         self._telemetry.tokens(self.name, read=tokens, written=0)
         return Embeddings(rows, tokens)
 
+    async def rerank(self, query: str, documents: Sequence[str]) -> Reranked:
+        """Raises as `generate` does; ContextLengthExceeded where the query leaves no room for a document."""
+        started = time.perf_counter()
+        tokens = 0
+        scores: dict[int, float] = {}
+        async with self._call(Rerank(query, list(documents))) as call:
+            async for bodies in call:
+                for event in (_checked(_events.decode(body)) for body in bodies):
+                    if isinstance(event, Admitted):
+                        tokens = event.prompt_tokens
+                    elif isinstance(event, Scores):
+                        scores |= zip(event.indices, event.scores, strict=True)
+        if len(scores) != len(documents):
+            raise ServiceError(f"model {self.name} ended a reranking with {len(scores)} of {len(documents)} scores")
+        self._telemetry.request.model(time.perf_counter() - started, self.name, "rerank")
+        self._telemetry.tokens(self.name, read=tokens, written=0)
+        return Reranked([scores[place] for place in range(len(documents))], tokens)
+
     @asynccontextmanager
     async def _call(self, request: Request) -> AsyncGenerator[Call, None]:
         """A call of the worker, counted while it lasts and cancelled when it is left early."""
@@ -204,13 +256,24 @@ class Model:
             raise Overloaded(f"Model {self.name} has {self.in_flight} requests waiting; try again soon.", retry_after=1)
         self.in_flight += 1
         self._keep_awake()
+        started = time.monotonic()
         try:
             await self._wake()
             call = self._worker.call(_requests.encode(request))
+            timer = None
+            if self.spec.deadline is not None:
+                left = self.spec.deadline.total_seconds() - (time.monotonic() - started)
+                timer = asyncio.get_running_loop().call_later(max(0.0, left), call.expire)
             try:
                 yield call
             finally:
+                if timer is not None:
+                    timer.cancel()
                 await call.aclose()
+        except CallExpired as error:
+            raise DeadlineExceeded(
+                f"Model {self.name} did not answer within its deadline of {self.spec.deadline}."
+            ) from error
         except WorkerUnavailable as error:
             raise self._unavailable() from error
         except WorkerLost as error:
@@ -259,6 +322,11 @@ class Model:
         log.info("unloading %s: idle for %s", self.name, self.spec.idle_unload)
         self._asleep = True
         self._sleeping = asyncio.get_running_loop().create_task(self._worker.stop())
+
+
+def _access(spec: ModelSpec) -> Access | None:
+    """For a model that may fetch its weights: workers do not inherit the environment, in which tokens stand."""
+    return None if isinstance(spec, EchoModel) or not spec.download else Access.of(os.environ)
 
 
 def _checked(event: Event) -> Event:

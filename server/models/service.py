@@ -9,20 +9,24 @@ import msgspec
 
 from config.model import ModelSpec
 from server.errors import HearthError
-from server.models.engine import Card, Engine, Event, Failed, Request, is_last
+from server.models.dialect import Dialect
+from server.models.engine import Engine, Event, Failed, Request, is_last
 from server.models.engines import create
+from server.models.hub import Access
 from server.worker import Item
 
 
 @dataclass(frozen=True)
 class EngineConfig:
-    """What a worker is told at its start: the recipe's model section, and a folder it may fill.
+    """What a worker is told at its start: the recipe's model section, and the data directory, which it may fill.
 
     Pickled: both ends are the same code, and the bytes come from the process that started this one.
     """
 
     spec: ModelSpec
-    cache: Path
+    data: Path
+    access: Access | None = None
+    """How weights are fetched; for a model that may, and no other: it can hold a token."""
 
     def encode(self) -> bytes:
         return pickle.dumps(self)
@@ -41,9 +45,12 @@ class EngineService:
 
     def open(self, config: bytes, progress: Callable[[str], None]) -> bytes:
         told: EngineConfig = pickle.loads(config)
-        self._engine = create(told.spec, told.cache)
-        card: Card = self._engine.load(progress)
-        return _cards.encode(card)
+        self._engine, choice = create(told.spec, told.data, progress, told.access)
+        if choice.reason is not None:
+            progress(f"engine {choice.engine}: {choice.reason}")
+        card = self._engine.load(progress)
+        Dialect(card)  # a template that does not compile is a fault of the weights, told before anybody asks
+        return _cards.encode(msgspec.structs.replace(card, engine=choice.engine, reason=choice.reason))
 
     def submit(self, call: int, body: bytes) -> list[Item]:
         try:

@@ -1,0 +1,182 @@
+"""A chat request to what a turn is asked: parameters, tools and formats, each refused by name where it is wrong."""
+
+from typing import Any
+
+from server.api.sampled import SAMPLED, grammar, sampling
+from server.api.wire import AskedToolCall, ChatMessage, ChatRequest
+from server.chat import Asked
+from server.errors import InvalidValue, UnsupportedParameter
+from server.models.abilities import able
+from server.models.dialect import Tools
+from server.models.engine import Card, Message, ToolCall
+from server.models.tool_formats import ToolSpec
+from server.runtime import Target
+
+_WITHOUT_EFFECT = ("user", "metadata", "store")
+
+
+def check(asked: ChatRequest, target: Target) -> list[str]:
+    """Names of the parameters without effect on this model's answers. Raises for those that would break a promise."""
+    card = target.model.card
+    if card is not None:
+        if card.task != "chat":
+            raise InvalidValue(f"The model `{target.id}` is for {card.task}, not for chat.", param="model")
+        _refuse_unmet(asked, target.id, card)
+    honours = card.honours if card else frozenset()
+    sampled = [name for name in SAMPLED if getattr(asked, name) is not None and name not in honours]
+    # A model that calls no tools may be offered some, as editors always do; it answers without, and that is said.
+    offered = ["tools"] if asked.tools and ("tools" not in honours or _foreign(asked.tools)) else []
+    unparallel = ["parallel_tool_calls"] if asked.parallel_tool_calls is not None and "tools" not in honours else []
+    return sampled + offered + unparallel + [name for name in _WITHOUT_EFFECT if getattr(asked, name) is not None]
+
+
+def _refuse_unmet(asked: ChatRequest, model: str, card: Card) -> None:
+    format_type = (asked.response_format or {"type": "text"}).get("type")
+    forced = asked.tool_choice not in (None, "auto", "none")
+    unmet = {
+        "logprobs": bool(asked.logprobs) or bool(asked.top_logprobs),
+        "logit_bias": bool(asked.logit_bias),
+        "tool_choice": forced,
+        "response_format": format_type != "text",
+    }
+    for name, needed in unmet.items():
+        if needed and name not in card.honours:
+            others = ", ".join(able(name))
+            raise UnsupportedParameter(
+                f"The model `{model}` cannot honour `{name}`: {card.description} These engines can: {others}.",
+                param=name,
+            )
+
+
+def asked_of(asked: ChatRequest, index: int = 0) -> Asked:
+    """What choice number `index` of a request asks. Raises InvalidValue naming the field that is wrong."""
+    limit = asked.max_tokens if asked.max_completion_tokens is None else asked.max_completion_tokens
+    return Asked(
+        messages=messages(asked.messages),
+        max_tokens=limit,
+        stop=(asked.stop,) if isinstance(asked.stop, str) else tuple(asked.stop or ()),
+        sampling=sampling(asked, index, _top_logprobs(asked)),
+        grammar=grammar(asked.response_format),
+        tools=_tools(asked),
+        options=_options(asked),
+    )
+
+
+def _top_logprobs(asked: ChatRequest) -> int | None:
+    if asked.top_logprobs and not asked.logprobs:
+        raise InvalidValue("`top_logprobs` needs `logprobs: true`.", param="top_logprobs")
+    return (asked.top_logprobs or 0) if asked.logprobs else None
+
+
+def _options(asked: ChatRequest) -> dict[str, Any]:
+    options = dict(asked.chat_template_kwargs or {})
+    if asked.reasoning_effort is not None:
+        options.setdefault("reasoning_effort", asked.reasoning_effort)
+        if asked.reasoning_effort in ("none", "minimal"):
+            options.setdefault("enable_thinking", False)
+    for name in ("messages", "tools"):
+        if name in options:
+            raise InvalidValue(f"`{name}` is no variable to set.", param=f"chat_template_kwargs.{name}")
+    return options
+
+
+# ---- tools ----------------------------------------------------------------------------------------------------------
+
+
+def _foreign(tools: list[dict[str, Any]]) -> bool:
+    """Whether some are of a type this server has not: clients offer those to every server, so they are passed over."""
+    return any(tool.get("type") != "function" for tool in tools)
+
+
+def _tools(asked: ChatRequest) -> Tools | None:
+    specs = [_spec(tool, index) for index, tool in enumerate(asked.tools or ()) if tool.get("type") == "function"]
+    many = asked.parallel_tool_calls is not False
+    match asked.tool_choice:
+        case "none":
+            return None
+        case None | "auto":
+            return Tools(specs, many=many) if specs else None
+        case "required":
+            return Tools(_some(specs), forced=True, many=many)
+        case {"type": "function", "function": {"name": str(name)}}:
+            return Tools([_named(specs, name)], forced=True, many=False)
+        case {"type": "allowed_tools", "allowed_tools": {"mode": "auto" | "required" as mode, "tools": list(allowed)}}:
+            chosen = [_named(specs, _allowed(tool)) for tool in allowed]
+            return Tools(_some(chosen), forced=mode == "required", many=many)
+        case _:
+            raise InvalidValue(
+                '`tool_choice` is "none", "auto", "required" or {"type": "function", "function": {"name": ...}}.',
+                param="tool_choice",
+            )
+
+
+def _spec(tool: dict[str, Any], index: int) -> ToolSpec:
+    where = f"tools[{index}].function"
+    function = tool.get("function")
+    if not isinstance(function, dict):
+        raise InvalidValue(f"`{where}` should be an object.", param=where)
+    name, parameters = function.get("name"), function.get("parameters")
+    if not isinstance(name, str) or not name:
+        raise InvalidValue(f"`{where}.name` should be a text.", param=f"{where}.name")
+    if parameters is not None and not isinstance(parameters, dict):
+        raise InvalidValue(f"`{where}.parameters` should be a JSON Schema.", param=f"{where}.parameters")
+    return ToolSpec(name, parameters, str(function.get("description") or ""))
+
+
+def _some(specs: list[ToolSpec]) -> list[ToolSpec]:
+    if not specs:
+        raise InvalidValue("`tool_choice` asks for a call, and `tools` has no function.", param="tool_choice")
+    return specs
+
+
+def _named(specs: list[ToolSpec], name: str) -> ToolSpec:
+    found = next((spec for spec in specs if spec.name == name), None)
+    if found is None:
+        raise InvalidValue(f"`tool_choice` names `{name[:80]}`, which `tools` does not have.", param="tool_choice")
+    return found
+
+
+def _allowed(tool: object) -> str:
+    match tool:
+        case {"type": "function", "function": {"name": str(name)}} | {"type": "function", "name": str(name)}:
+            return name
+        case _:
+            raise InvalidValue("`tool_choice` allows something that is no function.", param="tool_choice")
+
+
+# ---- messages -------------------------------------------------------------------------------------------------------
+
+
+def messages(asked: list[ChatMessage]) -> list[Message]:
+    """The conversation as engines and templates read it. Raises where a part is not text."""
+    return [_message(message, index) for index, message in enumerate(asked)]
+
+
+def _message(message: ChatMessage, index: int) -> Message:
+    role = {"developer": "system", "function": "tool"}.get(message.role, message.role)
+    return Message(
+        role,
+        _text(message, index),
+        message.name,
+        [_call(call) for call in message.tool_calls or ()],
+        message.tool_call_id,
+        message.reasoning_content,
+    )
+
+
+def _call(call: AskedToolCall) -> ToolCall:
+    return ToolCall(call.id, call.function.name, call.function.arguments)
+
+
+def _text(message: ChatMessage, index: int) -> str:
+    if isinstance(message.content, str):
+        return message.content
+    for at, part in enumerate(message.content or ()):
+        where = f"messages[{index}].content[{at}]"
+        if part.type not in ("text", "refusal"):
+            raise UnsupportedParameter(
+                f"This model reads text only, not parts of type `{part.type[:60]}`.", param=where
+            )
+        if part.text is None and part.type == "text":
+            raise InvalidValue(f"A text part needs `text`: `{where}`.", param=where)
+    return "\n".join(part.text or "" for part in message.content or ())

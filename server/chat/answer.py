@@ -1,0 +1,179 @@
+"""One answer on its way to the client: reasoning split off, calls read, stop strings cut; knows no model."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import msgspec
+
+from server.knowledge import Hit
+from server.models.engine import Citation, Delta, Event, Scored, TokenLogprob
+from server.models.reasoning import ReasoningSplitter
+from server.models.stop import StopScanner
+from server.models.tool_formats import CallArguments, CallStart, Text, ToolParser
+
+
+@dataclass(frozen=True)
+class Cited:
+    """`start`:`end` are characters of the whole answer, which quote `hit.text[quote_start:quote_end]`."""
+
+    start: int
+    end: int
+    quote_start: int
+    quote_end: int
+    index: int
+    hit: Hit
+
+
+class Part(msgspec.Struct, frozen=True):
+    """What was added to the answer since the last Part. Exactly the last one has a `finish_reason`.
+
+    `reasoning_tokens` of `tokens` went into thinking. `cached_tokens` stands in the first one that has any, `scored`,
+    the prompt's own tokens, in the first one of a turn that asked for them.
+    """
+
+    text: str
+    tokens: int
+    citations: Sequence[Cited] = ()
+    finish_reason: str | None = None
+    reasoning: str = ""
+    calls: Sequence[CallStart | CallArguments] = ()
+    logprobs: Sequence[TokenLogprob] = ()
+    reasoning_tokens: int = 0
+    cached_tokens: int = 0
+    scored: Sequence[TokenLogprob] = ()
+
+
+@dataclass
+class _Read:
+    """What one piece of the model's text turned out to be."""
+
+    text: str = ""
+    reasoning: str = ""
+    calls: list[CallStart | CallArguments] = field(default_factory=list)
+    over: bool = False
+
+
+class Answer:
+    """Turns an engine's events into parts. The engine's text passes the splitter, the tool parser and the scanner.
+
+    `splitter` and `parser` are None where the model neither reasons nor calls. With `many` false the answer ends
+    after its first call.
+    """
+
+    def __init__(
+        self,
+        stop: StopScanner,
+        hits: Sequence[Hit],
+        *,
+        splitter: ReasoningSplitter | None = None,
+        parser: ToolParser | None = None,
+        many: bool = True,
+    ) -> None:
+        self.finished = False
+        self._stop = stop
+        self._hits = hits
+        self._splitter = splitter
+        self._parser = parser
+        self._many = many
+        self._called = False
+        self._sent = 0
+        self._waiting: list[Citation] = []
+
+    def take(self, events: list[Event]) -> list[Part]:
+        """The parts that `events` make, up to the one that ends the answer."""
+        parts = []
+        for event in events:
+            if isinstance(event, Delta) and not self.finished:
+                parts.append(self._part(event))
+            elif isinstance(event, Scored):
+                parts.append(Part("", 0, scored=event.tokens))
+        return parts
+
+    def _part(self, delta: Delta) -> Part:
+        if self._splitter is None and self._parser is None:
+            return self._plain(delta)
+        read = self._read(delta.text)
+        if delta.finish_reason is not None and not read.over:
+            self._end(read)
+        reason = "stop" if read.over else delta.finish_reason
+        if reason == "stop" and self._called:
+            reason = "tool_calls"
+        self.finished = reason is not None
+        self._sent += len(read.text)
+        return Part(
+            read.text,
+            delta.tokens,
+            self._cited(delta.citations),
+            reason,
+            read.reasoning,
+            read.calls,
+            delta.logprobs if read.text or not read.over else (),
+            delta.tokens if read.reasoning and not read.text else 0,
+            delta.cached_tokens,
+        )
+
+    def _plain(self, delta: Delta) -> Part:
+        """The short way, for an answer that is nothing but text."""
+        text, stopped = self._stop.feed(delta.text)
+        reason = "stop" if stopped else delta.finish_reason
+        if reason is not None:
+            self.finished = True
+            if not stopped:
+                text += self._stop.flush()
+        self._sent += len(text)
+        return Part(
+            text,
+            delta.tokens,
+            self._cited(delta.citations),
+            reason,
+            logprobs=delta.logprobs if text or not stopped else (),
+            cached_tokens=delta.cached_tokens,
+        )
+
+    def _read(self, text: str) -> _Read:
+        read = _Read()
+        if self._splitter is not None:
+            read.reasoning, text = self._splitter.feed(text)
+        self._content(text, read)
+        return read
+
+    def _content(self, text: str, read: _Read) -> None:
+        pieces = [Text(text)] if self._parser is None else self._parser.feed(text)
+        for piece in pieces:
+            self._piece(piece, read)
+
+    def _piece(self, piece: Text | CallStart | CallArguments, read: _Read) -> None:
+        if read.over:
+            return
+        if isinstance(piece, Text):
+            text, read.over = self._stop.feed(piece.text)
+            read.text += text
+        elif isinstance(piece, CallStart) and self._called and not self._many:
+            read.over = True
+        else:
+            self._called = True
+            read.calls.append(piece)
+
+    def _end(self, read: _Read) -> None:
+        """The model has said all: what was held back anywhere."""
+        if self._splitter is not None:
+            reasoning, text = self._splitter.flush()
+            read.reasoning += reasoning
+            self._content(text, read)
+        if self._parser is not None:
+            for piece in self._parser.finish():
+                self._piece(piece, read)
+        if not read.over:
+            read.text += self._stop.flush()
+
+    def _cited(self, fresh: list[Citation]) -> list[Cited]:
+        """Citations whose text was sent in full; the others wait."""
+        if not fresh and not self._waiting:
+            return []
+        self._waiting += fresh
+        whole = [citation for citation in self._waiting if citation.end <= self._sent]
+        self._waiting = [citation for citation in self._waiting if citation.end > self._sent]
+        return [
+            Cited(each.start, each.end, each.quote_start, each.quote_end, each.passage, self._hits[each.passage])
+            for each in whole
+        ]
