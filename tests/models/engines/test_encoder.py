@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
 from tokenizers import Tokenizer
 
-from server.models.engines.encoder import Encoder, next_batch
+from server.models.engines.encoder import Encoder
+from server.models.engines.rows import next_batch
 from tests.models.engines.driving import FOLDER
 from tests.models.engines.reference import Reference
 
@@ -162,6 +163,30 @@ def test_half_precision_weights_are_served(small: Path, tmp_path: Path) -> None:
     assert _cosines(halved, expected.astype(np.float64)).min() >= 0.9999
 
 
+def _as_bfloat16(tensors: dict[str, NDArray[Any]]) -> bytes:
+    """A safetensors file of them: the upper halves of float32."""
+    header: dict[str, Any] = {}
+    data = b""
+    for name, each in tensors.items():
+        half = (each.view(np.uint32) >> 16).astype("<u2").tobytes()
+        header[name] = {"dtype": "BF16", "shape": each.shape, "data_offsets": (len(data), len(data) + len(half))}
+        data += half
+    told = json.dumps(header).encode()
+    return len(told).to_bytes(8, "little") + told + data
+
+
+def test_bfloat16_weights_are_served(small: Path, tmp_path: Path) -> None:
+    file = small / "model.safetensors"
+    # Numbers that bfloat16 holds exactly, so that both files say the same.
+    cut = {name: (each.view(np.uint32) & 0xFFFF0000).view(np.float32) for name, each in load_file(file).items()}
+    save_file(cut, file)
+    whole = Encoder(small, tmp_path / "cache", "f32", None)
+    rows = whole.ids(["three words here"])
+    expected = whole.encode(rows)
+    file.write_bytes(_as_bfloat16(cut))
+    assert np.abs(Encoder(small, tmp_path / "cache", "f32", None).encode(rows) - expected).max() < 1e-6
+
+
 _SPOILED: dict[str, tuple[Callable[[Path], object], str]] = {
     "no config": (lambda at: (at / "config.json").unlink(), r"config\.json"),
     "broken config": (lambda at: (at / "config.json").write_text("{"), r"config\.json: is not JSON"),
@@ -191,6 +216,12 @@ _SPOILED: dict[str, tuple[Callable[[Path], object], str]] = {
     "a table smaller than the vocabulary": (
         lambda at: _edit_config(at, vocab_size=20000),
         r"tokenizer\.json: has 30522 tokens, the weights have 20000",
+    ),
+    "integers as weights": (
+        lambda at: _edit_weights(
+            at, lambda all_: all_.update({name: each.astype(np.int8) for name, each in all_.items()})
+        ),
+        r"model\.safetensors: embeddings\.word_embeddings\.weight is I8; BF16, F16, F32 and F64 are read",
     ),
     "no tokenizer": (lambda at: (at / "tokenizer.json").unlink(), r"tokenizer\.json: not a tokenizer"),
     "broken tokenizer": (lambda at: (at / "tokenizer.json").write_text("{}"), r"tokenizer\.json: not a tokenizer"),
