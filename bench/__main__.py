@@ -44,6 +44,21 @@ def embed(data: str | None, peer: bool) -> None:
     sys.exit(bench(data, peer))
 
 
+@main.command()
+@click.option("--quick", is_flag=True, help="One round and no long prompt: a look, not a verdict.")
+@click.option(
+    "--only", help="The parts to measure, with commas between: http,bare,share,prefix,front,streams,long,memory."
+)
+@click.option(
+    "--llama-server", help="llama.cpp's server to measure beside; the one of PATH, else xllamacpp, unless said."
+)
+def cpu(quick: bool, only: str | None, llama_server: str | None) -> None:
+    """The CPU engine beside llama.cpp's server and GenAI's pipeline on the same files, some 15 minutes."""
+    from bench.cpu import bench
+
+    sys.exit(bench(quick, only, llama_server))
+
+
 if __name__ == "__main__":
     try:
         main()

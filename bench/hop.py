@@ -51,7 +51,7 @@ async def measure(folder: Path, rounds: int, first_tokens: int, rate_tokens: int
 @asynccontextmanager
 async def _model(spec: EchoModel, folder: Path) -> AsyncIterator[Model]:
     telemetry = Telemetry(TelemetrySpec(), "bench")
-    async with Model("hop", spec, queue=STREAMS, cache=folder, telemetry=telemetry) as model:
+    async with Model("hop", spec, queue=STREAMS, data=folder, telemetry=telemetry) as model:
         await model.ready()
         yield model
     telemetry.close()

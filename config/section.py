@@ -164,6 +164,17 @@ def _number(value: object) -> object:
 Whole = Annotated[int, Field(ge=0), Strict(), BeforeValidator(_number)]
 Count = Annotated[int, Field(ge=1), Strict(), BeforeValidator(_number)]
 Hits = Annotated[int, Field(ge=1, le=1000), Strict(), BeforeValidator(_number)]
+Guesses = Annotated[int, Field(ge=1, le=16), Strict(), BeforeValidator(_number)]
+
+
+def _flag(value: object) -> object:
+    """What a variable says may be yes or no: read it as one, where it is."""
+    if isinstance(value, Outside) and value.strip().lower() in ("true", "false"):
+        return value.strip().lower() == "true"
+    return value
+
+
+Flag = Annotated[bool, Strict(), BeforeValidator(_flag)]
 Rate = Annotated[float, Field(gt=0, allow_inf_nan=False), Strict(), BeforeValidator(_number)]
 Fraction = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False), Strict(), BeforeValidator(_number)]
 

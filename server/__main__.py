@@ -1,5 +1,6 @@
 """The `hearth` command; each subcommand is a few lines over the rooms that do the work."""
 
+import os
 import sys
 from pathlib import Path
 
@@ -38,12 +39,10 @@ def serve(recipe: Path, listen: str | None, verbose: bool) -> None:
 @main.command()
 @_recipe
 def check(recipe: Path) -> None:
-    """Check RECIPE: every fault at once; exit code 1 when there is one."""
-    found = _loaded(recipe)
-    _out.print(
-        f"{recipe}: ok ({len(found.models)} models, {len(found.knowledge)} collections, "
-        f"{len(found.assistants)} assistants)"
-    )
+    """Check RECIPE: every fault at once, each model's engine and memory; exit code 1 when something cannot be."""
+    from server.checking import check as inspect
+
+    sys.exit(inspect(_loaded(recipe), _out, _err))
 
 
 @main.command()
@@ -76,6 +75,64 @@ def ingest(path: Path, recipe: Path, collection: str | None) -> None:
     from server.ingesting import ingest as put
 
     sys.exit(put(_loaded(recipe), path.resolve(), collection, _out, _err))
+
+
+@main.command()
+@click.argument("what", nargs=-1, metavar="[RECIPE] [hf:OWNER/NAME...]")
+@click.option("--model", "-m", help="Only the weights of this model of the recipe.")
+@click.option("--verify", is_flag=True, help="Fetch nothing; read what is on disk and take every sum again.")
+@click.option("--update", is_flag=True, help="Ask the hub whether a branch or tag has moved since it was fetched.")
+def pull(what: tuple[str, ...], model: str | None, verify: bool, update: bool) -> None:
+    """Fetch the weights RECIPE has on the Hugging Face hub, or the sources given; asks nothing."""
+    from server.models.hub import Access
+    from server.pulling import pull as put
+
+    sources = [each for each in what if each.startswith("hf:")]
+    recipes = [each for each in what if not each.startswith("hf:")]
+    if len(recipes) > 1:
+        raise click.UsageError(f"one recipe, not {len(recipes)}: {', '.join(recipes)}")
+    recipe = _loaded(Path(recipes[0]) if recipes else Path("recipes/starter.yaml"))
+    sys.exit(put(recipe, sources, model, _out, _err, Access.of(os.environ), verify=verify, update=update))
+
+
+@main.command()
+@_recipe
+def models(recipe: Path) -> None:
+    """List the models of RECIPE: what is on disk, and what the running server has loaded."""
+    from server.pulling import show as put
+
+    put(_loaded(recipe), _out)
+
+
+@main.group(invoke_without_command=True)
+@_recipe_option
+@click.pass_context
+def engines(context: click.Context, recipe: Path) -> None:
+    """List the engines of this machine and their state."""
+    context.obj = _loaded(recipe).server.data
+    if context.invoked_subcommand is None:
+        from server.building import show as put
+
+        sys.exit(put(context.obj, _out))
+
+
+@engines.command()
+@click.argument("engine", type=click.Choice(["llamacpp"]))
+@click.option("--without-grammars", is_flag=True, help="Build without what needs git, cargo and a way to GitHub.")
+@click.option(
+    "--limit",
+    type=click.FloatRange(min=0.01),
+    default=60.0,
+    show_default=True,
+    metavar="MINUTES",
+    help="Give up after this long.",
+)
+@click.pass_obj
+def build(data: Path, engine: str, without_grammars: bool, limit: float) -> None:
+    """Compile ENGINE for this machine's processor; takes minutes."""
+    from server.building import build as put
+
+    sys.exit(put(data, not without_grammars, 60.0 * limit, _out, _err))
 
 
 def _loaded(path: Path, overrides: dict[str, str] | None = None) -> Recipe:

@@ -3,12 +3,15 @@
 import errno
 import logging
 import socket
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 
 import uvicorn
 from rich.console import Console
 
 from config import Recipe
 from server.app import create_app
+from server.models.fit import unfit
 
 log = logging.getLogger("hearth")
 _BACKLOG = 2048
@@ -24,6 +27,10 @@ def run(recipe: Recipe, *, verbose: bool = False) -> int:
     except OSError as error:
         why = "is in use by another program" if error.errno == errno.EADDRINUSE else f"cannot be used: {error.strerror}"
         console.print(f"{recipe.path}: server.listen: {listen} {why}. Choose another with --listen HOST:PORT.")
+        return 1
+    if problems := _unfit(recipe):
+        listener.close()
+        console.print("\n".join(problems), markup=False)
         return 1
     if not recipe.server.keys and not _is_loopback(listener):
         log.warning("listening beyond this machine without server.keys: anyone who reaches %s may use it", listen)
@@ -41,6 +48,15 @@ def run(recipe: Recipe, *, verbose: bool = False) -> int:
     server = _Server(config, recipe, console)
     server.run(sockets=[listener])
     return 0 if server.started else 3
+
+
+def _unfit(recipe: Recipe) -> list[str]:
+    """What keeps the recipe's models from running here, as `hearth check` says it.
+
+    Beside this process: it asks engines' own packages, and none of them may be in the gateway.
+    """
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as beside:
+        return beside.submit(unfit, recipe).result()
 
 
 class _Server(uvicorn.Server):

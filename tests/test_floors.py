@@ -20,7 +20,10 @@ FLOORS = [
     {"server.chat"},
     {"server.policies"},
     {"server.api"},
-    {"server.app", "server.serving", "server.asking", "server.ingesting", "server.__main__"},
+    {
+        *("server.app", "server.serving", "server.asking", "server.checking", "server.ingesting", "server.pulling"),
+        *("server.building", "server.__main__"),
+    },
 ]
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
 

@@ -67,20 +67,23 @@ TABLE: dict[str, tuple[str, list[str]]] = {
         "version: 1\nmodels:\n  chat:\n    engine: echo\n    threshold: 0.5\n",
         [
             ':5: models.chat: unknown key "threshold"; '
-            "there are aliases, idle_unload, queue, engine, context, tokens_per_second"
+            "there are aliases, idle_unload, queue, deadline, engine, context, tokens_per_second"
         ],
     ),
     "unknown engine": (
         "version: 1\nmodels:\n  chat:\n    aliases: []\n    engine: openvin\n",
-        [':5: models.chat.engine: "openvin" is not one of auto, openvino, reader, echo, did you mean "openvino"?'],
+        [
+            ':5: models.chat.engine: "openvin" is not one of auto, openvino, llamacpp, transformers, '
+            'reader, echo, did you mean "openvino"?'
+        ],
     ),
     "engine is a list": (
         "version: 1\nmodels:\n  chat: {engine: [echo]}\n",
-        [":3: models.chat.engine: this is not one of auto, openvino, reader, echo"],
+        [":3: models.chat.engine: this is not one of auto, openvino, llamacpp, transformers, reader, echo"],
     ),
     "no engine": (
         "version: 1\nmodels:\n  chat: {context: 5}\n",
-        [':3: models.chat: the key "engine" is missing: one of auto, openvino, reader, echo'],
+        [':3: models.chat: the key "engine" is missing: one of auto, openvino, llamacpp, transformers, reader, echo'],
     ),
     "model is text": (
         "version: 1\nmodels:\n  chat: echo\n",
@@ -95,7 +98,7 @@ TABLE: dict[str, tuple[str, list[str]]] = {
     ),
     "missing keys": (
         "version: 1\nmodels:\n  e:\n    engine: openvino\n",
-        [':3: models.e: the key "source" is missing', ':3: models.e: the key "task" is missing'],
+        [':3: models.e: the key "source" is missing'],
     ),
     "bad name": (
         "version: 1\nmodels:\n  a b: {engine: echo}\n",
@@ -246,7 +249,7 @@ TABLE: dict[str, tuple[str, list[str]]] = {
     "package without a model": (
         'version: 1\nmodels:\n  r: {engine: reader, source: "pip:pydantic"}\n',
         [
-            ':3: models.r.source: the package of "pip:pydantic" has no folder with config.json and model.safetensors',
+            ':3: models.r.source: the package of "pip:pydantic" has no folder with config.json and *.safetensors',
         ],
     ),
     "source folder missing": (
@@ -255,7 +258,153 @@ TABLE: dict[str, tuple[str, list[str]]] = {
     ),
     "source folder without a model": (
         "version: 1\nmodels:\n  r: {engine: reader, source: docs}\n",
-        [':3: models.r.source: the folder "docs" has no config.json and no model.safetensors'],
+        [':3: models.r.source: the folder "docs" has no config.json and no *.safetensors'],
+    ),
+    "file of weights missing": (
+        "version: 1\nmodels:\n  m: {engine: auto, source: ./tiny.ggu.gguf}\n",
+        [':3: models.m.source: the file "./tiny.ggu.gguf" does not exist, did you mean "./tiny.gguf"?'],
+    ),
+    "a folder that holds one .gguf file": (
+        "version: 1\nmodels:\n  m: {engine: auto, source: one/}\n",
+        [
+            ':3: models.m.source: the folder "one/" has no config.json and no *.safetensors, '
+            'did you mean "one/model.gguf"?'
+        ],
+    ),
+    "a file that is no weights": (
+        "version: 1\nmodels:\n  m: {engine: auto, source: a.md}\n",
+        [':3: models.m.source: "a.md" is a file, and neither a folder nor a .gguf file'],
+    ),
+    "a name of the hub without hf:": (
+        "version: 1\nmodels:\n  m: {engine: auto, source: Qwen/Qwen3-0.6B}\n",
+        [':3: models.m.source: the folder "Qwen/Qwen3-0.6B" does not exist, did you mean "hf:Qwen/Qwen3-0.6B"?'],
+    ),
+    "an address of the hub": (
+        'version: 1\nmodels:\n  m: {engine: auto, source: "https://huggingface.co/a/b/blob/main/c.gguf"}\n',
+        [
+            ':3: models.m.source: "https://huggingface.co/a/b/blob/main/c.gguf" is a URL; weights come from a path, '
+            'pip:NAME or hf:OWNER/NAME, did you mean "hf:a/b/c.gguf"?'
+        ],
+    ),
+    "the hub without an owner": (
+        'version: 1\nmodels:\n  m: {engine: auto, source: "hf:qwen3"}\n',
+        [':3: models.m.source: "hf:qwen3" is not hf:OWNER/NAME with perhaps @REVISION and then /FILE.gguf behind'],
+    ),
+    "the hub behind hf: as an address": (
+        'version: 1\nmodels:\n  m: {engine: auto, source: "hf://huggingface.co/a/b/tree/v2"}\n',
+        [
+            ':3: models.m.source: "hf://huggingface.co/a/b/tree/v2" is not hf:OWNER/NAME with perhaps @REVISION and '
+            'then /FILE.gguf behind, did you mean "hf:a/b@v2"?'
+        ],
+    ),
+    "download in words": (
+        'version: 1\nmodels:\n  m: {engine: auto, source: "hf:a/b", download: yes}\n',
+        [":3: models.m.download: should be true or false, not text"],
+    ),
+    "download of what is here": (
+        "version: 1\nmodels:\n  m:\n    engine: auto\n    source: tiny.gguf\n    download: true\n",
+        [":6: models.m.download: only a source on the hub is downloaded, hf:OWNER/NAME"],
+    ),
+    "task": (
+        "version: 1\nmodels:\n  m: {engine: auto, source: tiny.gguf, task: embedd}\n",
+        [':3: models.m.task: "embedd" is not one of chat, embed, rerank, did you mean "embed"?'],
+    ),
+    "a task the engine does not do": (
+        f"version: 1\nmodels:\n  m: {{engine: transformers, source: {PIP}, task: rerank}}\n",
+        [
+            ":3: models.m.task: the engine transformers does not rerank; auto and openvino do",
+            ":3: models.m.task: the weights are those of a BertModel, which is for embed",
+        ],
+    ),
+    "weights of another task": (
+        f"version: 1\nmodels:\n  m:\n    engine: auto\n    source: {PIP}\n",
+        [':3: models.m.task: the weights are those of a BertModel, which is for embed, did you mean "embed"?'],
+    ),
+    "embeddings from a .gguf file": (
+        "version: 1\nmodels:\n  m: {engine: auto, source: tiny.gguf, task: embed}\n",
+        [":3: models.m.source: models for embed are read from folders, not from .gguf files"],
+    ),
+    "keys of chat at an embedder": (
+        f"version: 1\nmodels:\n  m:\n    engine: auto\n    source: {PIP}\n    task: embed\n    context: 512\n"
+        "    draft: ngram\n",
+        [
+            ":7: models.m.context: a model for embed has no context; it is for task: chat",
+            ":8: models.m.draft: a model for embed has no draft; it is for task: chat",
+        ],
+    ),
+    "llamacpp with a folder": (
+        f"version: 1\nmodels:\n  m: {{engine: llamacpp, source: {PIP}}}\n",
+        [
+            ":3: models.m.engine: llamacpp reads .gguf files; folders are for openvino and transformers, "
+            'did you mean "auto"?',
+            ":3: models.m.task: the weights are those of a BertModel, which is for embed",
+        ],
+    ),
+    "transformers with a .gguf file": (
+        "version: 1\nmodels:\n  m: {engine: transformers, source: tiny.gguf}\n",
+        [
+            ":3: models.m.engine: transformers reads folders; .gguf files are for openvino and llamacpp, "
+            'did you mean "auto"?'
+        ],
+    ),
+    "cache": (
+        "version: 1\nmodels:\n  m: {engine: auto, source: tiny.gguf, cache: f16}\n",
+        [':3: models.m.cache: "f16" is not one of auto, f32, bf16, q8, did you mean "bf16"?'],
+    ),
+    "weights": (
+        "version: 1\nmodels:\n  m: {engine: auto, source: tiny.gguf, weights: floats}\n",
+        [':3: models.m.weights: "floats" is not one of int8, float, did you mean "float"?'],
+    ),
+    "parallel and context of nothing": (
+        "version: 1\nmodels:\n  m: {engine: auto, source: tiny.gguf, parallel: 0, context: -1}\n",
+        [
+            ":3: models.m.context: should be greater than or equal to 1",
+            ":3: models.m.parallel: should be greater than or equal to 1",
+        ],
+    ),
+    "less cache than one context": (
+        "version: 1\nmodels:\n  m:\n    engine: auto\n    source: tiny.gguf\n    context: 4096\n"
+        "    cache_tokens: 2048\n",
+        [":7: models.m.cache_tokens: 2048 tokens are less than one context of 4096"],
+    ),
+    "draft misspelt": (
+        "version: 1\nmodels:\n  m: {engine: auto, source: tiny.gguf, draft: n-gram}\n",
+        [':3: models.m.draft: "n-gram" is neither the word ngram nor a source, did you mean "ngram"?'],
+    ),
+    "draft that is not there": (
+        "version: 1\nmodels:\n  m: {engine: auto, source: tiny.gguf, draft: ./small.gguf}\n",
+        [':3: models.m.draft: the file "./small.gguf" does not exist'],
+    ),
+    "draft of an engine without": (
+        "version: 1\nmodels:\n  m:\n    engine: llamacpp\n    source: tiny.gguf\n    draft: ngram\n"
+        "    cache_tokens: 16384\n    weights: float\n",
+        [
+            ":6: models.m.draft: the engine llamacpp takes no draft; that is for openvino",
+            ":8: models.m.weights: the engine llamacpp takes no weights; that is for openvino",
+        ],
+    ),
+    "draft_tokens": (
+        "version: 1\nmodels:\n  m: {engine: auto, source: tiny.gguf, draft: ngram, draft_tokens: 17}\n",
+        [":3: models.m.draft_tokens: should be less than or equal to 16"],
+    ),
+    "draft_tokens without draft": (
+        "version: 1\nmodels:\n  m: {engine: auto, source: tiny.gguf, draft_tokens: 8}\n",
+        [":3: models.m.draft_tokens: nothing guesses ahead; it goes with draft: ngram or a source"],
+    ),
+    "deadline": (
+        "version: 1\nmodels:\n  m: {engine: echo, deadline: 30}\n",
+        [':3: models.m.deadline: a duration has a unit: ms, s, m, h or d, did you mean "30s"?'],
+    ),
+    "contradictions beside faults of single keys": (
+        "version: 1\nmodels:\n  m:\n    engine: llamacpp\n    source: tiny.gguf\n    task: embed\n    context: 0\n"
+        "    queue: many\n",
+        [
+            ":5: models.m.source: models for embed are read from folders, not from .gguf files",
+            ":6: models.m.task: the engine llamacpp does not embed; auto and openvino do",
+            ":7: models.m.context: should be greater than or equal to 1",
+            ":7: models.m.context: a model for embed has no context; it is for task: chat",
+            ":8: models.m.queue: should be a whole number, not text",
+        ],
     ),
     "files in a missing folder": (
         f"version: 1\nmodels:\n{EMBED}knowledge:\n  k:\n    embed: embed\n    sources:\n"
@@ -335,7 +484,7 @@ TABLE: dict[str, tuple[str, list[str]]] = {
     ),
     "a faulty model is still a model": (
         "version: 1\nmodels:\n  chat: {engine: nonsense}\nassistants:\n  a: {model: chat}\n",
-        [':3: models.chat.engine: "nonsense" is not one of auto, openvino, reader, echo'],
+        [':3: models.chat.engine: "nonsense" is not one of auto, openvino, llamacpp, transformers, reader, echo'],
     ),
     "variable missing": (
         'version: 1\nserver:\n  keys: [{name: a, secret: "${env:HEARTH_TEST_UNSET}"}]\n',
@@ -385,6 +534,9 @@ def folder(tmp_path: Path) -> Path:
     (tmp_path / "docs").mkdir()
     (tmp_path / "docs" / "a.md").write_text("# A\n", encoding="utf-8")
     (tmp_path / "a.md").write_text("hunter2hunter2", encoding="utf-8")
+    (tmp_path / "one").mkdir()
+    (tmp_path / "one" / "model.gguf").write_bytes(b"GGUF")
+    (tmp_path / "tiny.gguf").write_bytes(b"GGUF")
     (tmp_path / "binary").write_bytes(b"\xff\xfe\x00")
     return tmp_path
 

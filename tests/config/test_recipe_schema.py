@@ -11,19 +11,22 @@ import yaml
 
 from config import load
 from config.document import parse
-from config.model import TASKS, engines
+from config.model import TASKS
 from config.schema import FILE, render
 
 RECIPES = Path(__file__).resolve().parents[2] / "recipes"
 SCHEMA: dict[str, Any] = json.loads(render())
+[_model] = SCHEMA["properties"]["models"]["patternProperties"].values()
+ENGINES: dict[str, str] = _model["discriminator"]["mapping"]
+"""Which section of the schema describes a model, by the word for its engine."""
 
 
 def keys_of_schema(schema: dict[str, Any], path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
-    """Every key path of the schema; a free name is `*`, an engine's keys stand under the engine's word."""
+    """Every key path of the schema; a free name is `*`, a model's keys stand under the name of its section."""
     if "$ref" in schema:
         yield from keys_of_schema(SCHEMA["$defs"][schema["$ref"].rpartition("/")[2]], path)
-    for word, ref in schema.get("discriminator", {}).get("mapping", {}).items():
-        yield from keys_of_schema({"$ref": ref}, (*path[:-1], word))
+    for ref in set(schema.get("discriminator", {}).get("mapping", {}).values()):
+        yield from keys_of_schema({"$ref": ref}, (*path[:-1], ref))
     for key, inner in schema.get("properties", {}).items():
         yield (*path, key)
         yield from keys_of_schema(inner, (*path, key))
@@ -36,7 +39,7 @@ def keys_of_schema(schema: dict[str, Any], path: tuple[str, ...] = ()) -> Iterat
 def keys_of_recipe(value: object, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
     free = path in {("models",), ("knowledge",), ("assistants",), ("knowledge", "*", "attributes")}
     for key, inner in value.items() if isinstance(value, dict) else ():
-        name = (str(inner["engine"]) if path == ("models",) else "*") if free else str(key)
+        name = (ENGINES[inner["engine"]] if path == ("models",) else "*") if free else str(key)
         if not free:
             yield (*path, name)
         yield from keys_of_recipe(inner, (*path, name))
@@ -86,6 +89,9 @@ GOOD = [
     {"version": 1, "models": {"a": {"engine": "echo", "idle_unload": "1h30m", "tokens_per_second": "${env:X}"}}},
     {"version": 1, "models": {"a": {"engine": "reader", "source": "x", "precision": "${env:P:-f32}"}}},
     {"version": 1, "assistants": {"a": {"model": "${env:MODEL}", "k": None}}},
+    {"version": 1, "models": {"a": {"engine": "auto", "source": "hf:a/b", "download": "${env:FETCH:-false}"}}},
+    {"version": 1, "models": {"a": {"engine": "llamacpp", "source": "x.gguf", "cache": "q8", "parallel": "${env:N}"}}},
+    {"version": 1, "models": {"a": {"engine": "openvino", "source": "x", "task": "rerank", "deadline": "10m"}}},
 ]
 BAD: list[object] = [
     {},
@@ -98,6 +104,11 @@ BAD: list[object] = [
     {"version": 1, "models": {"a": {"engine": "echo", "threshold": 1}}},
     {"version": 1, "models": {"a b": {"engine": "echo"}}},
     {"version": 1, "models": {"a": {"engine": "echo", "idle_unload": 30}}},
+    {"version": 1, "models": {"a": {"engine": "auto", "source": "x", "download": "yes"}}},
+    {"version": 1, "models": {"a": {"engine": "auto", "source": "x", "task": "chatting"}}},
+    {"version": 1, "models": {"a": {"engine": "auto", "source": "x", "cache": "q4"}}},
+    {"version": 1, "models": {"a": {"engine": "auto", "source": "x", "draft_tokens": 17}}},
+    {"version": 1, "models": {"a": {"engine": "auto", "source": "x", "deadline": 30}}},
     {"version": 1, "knowledge": {"a": {"embed": "e", "search": {"mode": "hybird"}}}},
     {"version": 1, "knowledge": {"a": {"embed": "e", "search": {"k": 1001}}}},
 ]
@@ -113,6 +124,10 @@ def test_the_schema_refuses_what_the_loader_refuses(value: object) -> None:
     assert not jsonschema_rs.validator_for(SCHEMA).is_valid(value)
 
 
-def test_every_engine_is_for_one_task() -> None:
-    words = SCHEMA["properties"]["models"]["patternProperties"].popitem()[1]["discriminator"]["mapping"]
-    assert set(words) == set(TASKS) == {*engines("chat"), *engines("embed")}
+def test_the_words_for_an_engine_are_those_that_have_tasks() -> None:
+    assert set(ENGINES) == set(TASKS)
+
+
+def test_the_full_recipe_shows_every_engine_there_is() -> None:
+    models = load(RECIPES / "full.yaml", environ={}).models.values()
+    assert {model.engine for model in models} == set(ENGINES)

@@ -10,6 +10,7 @@ import pytest
 
 from config import load
 from tests.live import Live
+from tests.making import made
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -57,5 +58,7 @@ def test_the_sdk_block(starter: Live, block: str) -> None:
 @pytest.mark.parametrize("block", YAML)
 def test_a_recipe(tmp_path: Path, block: str) -> None:
     (tmp_path / "handbook").mkdir()
+    for file in re.findall(r"\./(\S+\.gguf)", block):
+        (tmp_path / file).symlink_to(made("automaton"))
     (tmp_path / "recipe.yaml").write_text(block, encoding="utf-8")
     assert load(tmp_path / "recipe.yaml").models

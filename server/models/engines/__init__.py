@@ -2,22 +2,57 @@
 
 from pathlib import Path
 
-from config.model import EchoModel, ModelSpec, OpenVINOModel, ReaderModel
-from server.models.engine import Engine
+from config.model import EchoModel, LocalModel, ModelSpec, ReaderModel
+from server.models.choice import Choice, choose
+from server.models.engine import Engine, Progress
+from server.models.hub import Access, located
 
 
-def create(spec: ModelSpec, cache: Path) -> Engine:
-    """The engine that `spec` declares, not loaded yet. `cache` is a folder it may fill."""
-    match spec:
-        case EchoModel():
-            from server.models.engines.echo import EchoEngine
+def create(
+    spec: ModelSpec, data: Path, progress: Progress = lambda _: None, access: Access | None = None
+) -> tuple[Engine, Choice]:
+    """The engine that `spec` declares, not loaded yet, and why it is this one. `data` is the data directory.
 
-            return EchoEngine(spec)
-        case ReaderModel():
-            from server.models.engines.reader import ReaderEngine
+    Fetches weights from the hub, by `access`, where the recipe allows it. Raises ValueError or OSError, naming the
+    file, where no engine can serve them.
+    """
+    if isinstance(spec, EchoModel):
+        from server.models.engines.echo import EchoEngine
 
-            return ReaderEngine(spec, cache)
-        case OpenVINOModel():
+        return EchoEngine(spec), Choice("echo")
+    cache = data / "cache"
+    files = located(spec.source, data, download=spec.download, progress=progress, access=access)
+    if isinstance(spec, ReaderModel):
+        from server.models.engines.reader import ReaderEngine
+
+        return ReaderEngine(spec, files, cache), Choice("reader")
+    choice = choose(spec, files)
+    return _local(choice.engine, spec, files, data, progress, access), choice
+
+
+def _local(engine: str, spec: LocalModel, files: Path, data: Path, progress: Progress, access: Access | None) -> Engine:
+    cache = data / "cache"
+    if engine == "llamacpp":
+        from server.models.engines.llamacpp import LlamaCppEngine
+
+        return LlamaCppEngine(spec, files, cache)
+    if engine == "transformers":
+        from server.models.engines.transformers import TransformersEngine
+
+        return TransformersEngine(spec, files)
+    match spec.task:
+        case "embed":
             from server.models.engines.embedder import EmbedEngine
 
-            return EmbedEngine(spec, cache)
+            return EmbedEngine(spec, files, cache)
+        case "rerank":
+            from server.models.engines.reranker import RerankEngine
+
+            return RerankEngine(spec, files, cache)
+    from server.models.engines.paged import PagedEngine
+
+    draft = spec.draft
+    drafter = None
+    if draft is not None and not draft.is_ngram:
+        drafter = located(draft, data, download=spec.download, progress=progress, access=access)
+    return PagedEngine(spec, files, drafter)

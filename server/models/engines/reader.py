@@ -88,7 +88,8 @@ class _Telling:
 class ReaderEngine:
     """Encodes in steps of about 1000 tokens, then sends one word a request and step."""
 
-    def __init__(self, spec: ReaderModel, cache: Path) -> None:
+    def __init__(self, spec: ReaderModel, files: Path, cache: Path) -> None:
+        self._files = files
         self._spec = spec
         self._cache = cache
         self._threshold = THRESHOLD if spec.threshold is None else spec.threshold
@@ -97,7 +98,7 @@ class ReaderEngine:
 
     def load(self, progress: Progress) -> Card:
         progress("building the encoder")
-        self._encoder = Encoder(self._spec.source.folder, self._cache, self._spec.precision, self._spec.threads)
+        self._encoder = Encoder(self._files, self._cache, self._spec.precision, self._spec.threads)
         self._examples = self._encoder.encode(self._encoder.ids(smalltalk.EXAMPLES))
         return Card(
             task="chat",
@@ -169,7 +170,9 @@ class ReaderEngine:
         if telling.limit is not None:
             telling.limit -= tokens
         word, citations = telling.next()
-        return Delta(word, tokens, citations, "stop" if telling.sent == len(telling.words) else None)
+        return Delta(
+            word, tokens, citations=citations, finish_reason="stop" if telling.sent == len(telling.words) else None
+        )
 
     # ---- answering ----------------------------------------------------------------------------------------------
 

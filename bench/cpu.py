@@ -1,0 +1,66 @@
+"""The CPU engine beside its peers, every row of what it must hold, in one run.
+
+A part that cannot run is told at the end, and the others are measured all the same.
+"""
+
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from bench import cpu_bare, cpu_resident, cpu_wire
+from bench.cpu_servers import Llama
+from bench.cpu_setup import FULL, QUICK, Setup, tell
+from bench.table import CannotRun, Figure, report
+
+PARTS: dict[str, Callable[[Setup], list[Figure]]] = {
+    "http": cpu_wire.http,
+    "bare": cpu_bare.bare,
+    "share": cpu_bare.share,
+    "prefix": cpu_wire.prefix,
+    "front": cpu_wire.front,
+    "streams": cpu_wire.streams,
+    "long": cpu_wire.long,
+    "memory": cpu_resident.memory,
+}
+
+_BUSY = 0.5
+"""Load average above which the machine is not quiet."""
+
+
+def bench(quick: bool, only: str | None, llama_server: str | None) -> int:
+    """1 where a bar falls short, 2 where a part could not run. Raises CannotRun for a part there is not."""
+    chosen = _chosen(only)
+    llama = Llama.found(llama_server)
+    tell(f"llama.cpp's server is {llama.name}")
+    if (load := os.getloadavg()[0]) > _BUSY:
+        tell(f"this machine has other work (load {load:.1f}), which costs some sides more than others: no verdict")
+    figures: list[Figure] = []
+    faults: list[str] = []
+    with TemporaryDirectory() as folder:
+        setup = Setup(Path(folder), QUICK if quick else FULL, llama)
+        try:
+            for part in chosen:
+                try:
+                    measured = PARTS[part](setup)
+                except CannotRun as error:
+                    faults.append(f"{part}: {error}")
+                    continue
+                for figure in measured:
+                    tell("  ".join(figure.row()))
+                figures += measured
+        finally:  # what was measured is told even where a part breaks
+            code = report(figures)
+    for fault in faults:
+        print(fault, file=sys.stderr)
+    return 2 if faults else code
+
+
+def _chosen(only: str | None) -> list[str]:
+    if only is None:
+        return list(PARTS)
+    chosen = only.split(",")
+    if unknown := [part for part in chosen if part not in PARTS]:
+        raise CannotRun(f"--only: {unknown[0]!r} is not one of {', '.join(PARTS)}")
+    return chosen

@@ -1,0 +1,117 @@
+"""The cpu bench without HTTP: the paged engine stepped by itself beside GenAI's pipeline, each in its own process."""
+
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from importlib import metadata
+from pathlib import Path
+from statistics import median
+from tempfile import TemporaryDirectory
+from typing import NamedTuple
+
+from bench import environment
+from bench.cpu_memory import Bandwidth, bytes_per_token
+from bench.cpu_prompts import Prompts
+from bench.cpu_setup import FIRST_PROMPT, SHORT_PROMPT, Setup, model, ratio, tell
+from bench.side import ROOT, Side, side
+from bench.table import Figure
+
+_CONTEXT = 1024
+_QUANTS = ("q8_0", "q4_0")
+_STREAMS = (1, 4, 8)
+
+
+class Run(NamedTuple):
+    """Seconds until every answer had its first token, seconds from then on, and the tokens of those."""
+
+    first: float
+    seconds: float
+    tokens: int
+
+    @property
+    def rate(self) -> float:
+        """Tokens a second, the prompts left out."""
+        return self.tokens / self.seconds
+
+
+class Engine:
+    """An engine in a process that steps nothing else."""
+
+    def __init__(self, process: Side) -> None:
+        self.name = process.told
+        self._process = process
+
+    def run(self, prompts: Sequence[list[int]], tokens: int) -> Run:
+        """Answers of `tokens` tokens to prompts of token ids, all at once."""
+        return Run(*self._process.ask([list(prompts), tokens]))
+
+
+@contextmanager
+def engine(file: Path, context: int) -> Iterator[Engine]:
+    """Hearth's."""
+    with side([sys.executable, "-m", "bench.cpu_ours", str(file), str(context)]) as process:
+        yield Engine(process)
+
+
+@contextmanager
+def _genai(file: Path) -> Iterator[Engine]:
+    """GenAI's, of the same release as the runtime Hearth has. It gets a link to the file, beside which it may write."""
+    python = environment.python("genai", [f"openvino-genai=={metadata.version('openvino')}"])
+    with TemporaryDirectory() as folder:
+        link = Path(folder) / file.name
+        link.symlink_to(file)
+        with side([str(python), str(ROOT / "bench" / "cpu_genai.py"), str(link)]) as process:
+            yield Engine(process)
+
+
+def bare(setup: Setup) -> list[Figure]:
+    """Prefill, and 1, 4 and 8 streams, on the 0.6b shape."""
+    return [figure for quant in _QUANTS for figure in _bare(setup, quant)]
+
+
+def _bare(setup: Setup, quant: str) -> list[Figure]:
+    tell(f"bare, 0.6b {quant}")
+    file = model("0.6b", quant)
+    prompts = Prompts(file)
+    with engine(file, _CONTEXT) as ours, _genai(file) as theirs:
+        sides = (ours, theirs)
+        _prefill(sides, prompts)
+        _decode(sides, prompts, max(_STREAMS), 4)
+        rounds = [
+            (_prefill(sides, prompts), *(_decode(sides, prompts, count, setup.size.tokens) for count in _STREAMS))
+            for _ in range(setup.size.rounds)
+        ]
+    whats = (f"prefill of {FIRST_PROMPT}", *(f"{count} stream{'s' * (count > 1)}" for count in _STREAMS))
+    return [
+        ratio(f"0.6b {quant} bare, {what}", 1.0, theirs.name, rates)
+        for what, rates in zip(whats, zip(*rounds, strict=True), strict=True)
+    ]
+
+
+def _prefill(sides: tuple[Engine, Engine], prompts: Prompts) -> tuple[float, float]:
+    ids = prompts.unique(FIRST_PROMPT).ids
+    ours, theirs = (len(ids) / each.run([ids], 1).first for each in sides)
+    return ours, theirs
+
+
+def _decode(sides: tuple[Engine, Engine], prompts: Prompts, count: int, tokens: int) -> tuple[float, float]:
+    asked = [prompts.unique(SHORT_PROMPT).ids for _ in range(count)]
+    ours, theirs = (each.run(asked, tokens).rate for each in sides)
+    return ours, theirs
+
+
+def share(setup: Setup) -> list[Figure]:
+    """How much of the memory's bandwidth one stream at 4 bits uses; the two are measured in turn."""
+    tell("share, 0.6b q4_0")
+    file = model("0.6b", "q4_0")
+    prompts, read, memory = Prompts(file), bytes_per_token(file), Bandwidth()
+    rounds = []
+    with engine(file, _CONTEXT) as ours:
+        ours.run([prompts.unique(SHORT_PROMPT).ids], 8)
+        for _ in range(setup.size.rounds):
+            rate = ours.run([prompts.unique(SHORT_PROMPT).ids], setup.size.tokens).rate
+            rounds.append((rate, memory.best()))
+    rate, bandwidth = (median(each) for each in zip(*rounds, strict=True))
+    told = f"{rate:.1f} tokens/s of {read / 1e6:.0f} MB (the file's tensors), memory {bandwidth / 1e9:.1f} GB/s"
+    used = median(read * one / most for one, most in rounds)
+    return [Figure("0.6b q4_0, 1 stream's share of the memory bandwidth", used, "x", 0.65, "at least", told, 2)]

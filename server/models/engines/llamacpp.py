@@ -1,0 +1,326 @@
+"""The llama.cpp engine, by the xllamacpp package: any GGUF file, several answers at once. Workers only.
+
+llama.cpp's own server does the batching; completions are called in process, one thread for each that runs. It opens an
+HTTP port besides, which nothing can close: it listens on 127.0.0.1 alone and asks for a key made up at load. Only
+tokenising goes through it, since the package offers no call for that.
+"""
+
+import http.client
+import importlib
+import json
+import queue
+import secrets
+import threading
+from collections import deque
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from config.model import LocalModel
+from server.errors import (
+    ContextLengthExceeded,
+    InvalidValue,
+    RequestError,
+    ServiceError,
+    UnsupportedParameter,
+)
+from server.models import native
+from server.models.abilities import ABILITIES, STRUCTURED
+from server.models.engine import Admitted, Card, Delta, Event, Failed, Generate, Progress, Request, is_last
+from server.models.engines.llamacpp_file import Metadata
+from server.models.engines.llamacpp_log import listening
+from server.models.engines.llamacpp_wire import Answer, completion, held
+
+_LONGEST_CONTEXT = 8192
+"""Tokens per sequence where the recipe does not say; many models claim 131072, whose cache would fill the memory."""
+
+_BATCH = 512
+"""Prompt tokens computed at once: cancelling is heard between batches. It is llama.cpp's own physical batch too."""
+
+_WAIT_S = 0.03
+_MOST_EVENTS = 256
+_PATIENCE_S = 10.0
+"""How long closing waits for an answer's thread; a batch of the prompt takes less."""
+
+_ERRORS_ONLY = 1
+_SHARED_CONTEXTS = 2
+"""How many whole contexts the keys and values of all conversations hold where the recipe does not say."""
+
+_KINDS = {"auto": ("GGML_TYPE_F16", 2.0), "f32": ("GGML_TYPE_F32", 4.0), "bf16": ("GGML_TYPE_BF16", 2.0)}
+_KINDS["q8"] = ("GGML_TYPE_Q8_0", 34 / 32)
+"""By the recipe's word for `cache`: ggml's type of keys and values, and its bytes a value."""
+
+
+@dataclass(eq=False)
+class _Running:
+    """`reserved` are the tokens its prompt and longest answer take of those all conversations share."""
+
+    key: int
+    body: bytes
+    answer: Answer
+    reserved: int
+    cancelled: bool = False
+
+
+class LlamaCppEngine:
+    """Serves Generate requests whose `prompt` is rendered.
+
+    Those beyond `parallel`, or beyond the memory for keys and values, wait their turn, in order: llama.cpp would break
+    off every answer when that memory is used up.
+    """
+
+    def __init__(self, spec: LocalModel, files: Path, cache: Path) -> None:
+        self._spec = spec
+        self._files = files
+        self._engines = native.home(cache.parent)
+        self._running: dict[int, _Running] = {}
+        self._waiting: deque[_Running] = deque()
+        self._started: queue.SimpleQueue[_Running | None] = queue.SimpleQueue()
+        self._arrived: queue.SimpleQueue[tuple[_Running, Event | None]] = queue.SimpleQueue()
+        """What the threads say; None where one is done with its request."""
+        self._threads: list[threading.Thread] = []
+        self._free = 0
+        self._idle = 0
+        self._server: Any = None
+
+    # ---- loading ----------------------------------------------------------------------------------------------------
+
+    def load(self, progress: Progress) -> Card:
+        file, spec = self._files, self._spec
+        if spec.draft is not None:
+            raise ValueError(f"{file}: the engine llamacpp takes no draft; leave it out, or use engine: openvino")
+        if spec.precision != "auto":
+            raise ValueError(f"{file}: the engine llamacpp takes no precision; leave it out, or use engine: openvino")
+        progress(f"reading {file.name}")
+        self._metadata = Metadata.read(file)
+        trained = self._metadata.context or _LONGEST_CONTEXT
+        self._context = min(spec.context or _LONGEST_CONTEXT, trained)
+        shared = max(self._context, spec.cache_tokens or _SHARED_CONTEXTS * self._context)
+        llama, self._structured = _package(self._engines)
+        progress(f"loading {file.name}")
+        self._api_key = secrets.token_urlsafe(32)
+        with listening() as words:
+            try:
+                self._server = llama.Server(self._params(llama, shared))
+            except RuntimeError as error:
+                why = words.complaint() or f"its architecture is {self._metadata.architecture}"
+                raise ValueError(f"{file}: llama.cpp {llama.__version__} could not load it: {why}") from error
+        self._port = urlsplit(self._server.listening_address).port
+        self._free, self._idle = shared, spec.parallel
+        for number in range(spec.parallel):
+            thread = threading.Thread(target=self._serve, name=f"answer-{number}", daemon=True)
+            thread.start()
+            self._threads.append(thread)
+        return Card(
+            task="chat",
+            description="A language model in GGUF format, computed by llama.cpp.",
+            context=self._context,
+            honours=ABILITIES["llamacpp"] if self._structured else ABILITIES["llamacpp"] - STRUCTURED,
+            device=_device(llama),
+            weights_bytes=file.stat().st_size,
+            cache_bytes=int(shared * self._metadata.cached_values * _KINDS[spec.cache][1]),
+            rendered=True,
+            template=self._metadata.template,
+            special=self._metadata.special,
+            control=self._metadata.control,
+        )
+
+    def _params(self, llama: Any, shared: int) -> Any:
+        params = llama.CommonParams()
+        params.model.path = str(self._files)
+        # All sequences share one memory for keys and values, and none is promised a part of its own.
+        params.n_ctx, params.kv_unified = shared, True
+        params.n_parallel = self._spec.parallel
+        params.n_batch = _BATCH
+        kind = getattr(llama.ggml_type, _KINDS[self._spec.cache][0])
+        params.cache_type_k, params.cache_type_v = kind, kind
+        params.verbosity = _ERRORS_ONLY
+        # Prompts of sequences that ended would be kept in up to 8 GiB of memory that no recipe speaks of.
+        params.cache_ram_mib = 0
+        # It would shrink the context to what it believes the memory holds.
+        params.fit_params = False
+        params.hostnames, params.port = ["127.0.0.1"], 0
+        params.api_keys = [self._api_key]
+        params.n_threads_http = 2
+        params.ui = False
+        params.endpoint_slots = False
+        if self._spec.threads is not None:
+            params.cpuparams.n_threads = self._spec.threads
+            params.cpuparams_batch.n_threads = self._spec.threads
+        return params
+
+    # ---- requests ---------------------------------------------------------------------------------------------------
+
+    def submit(self, key: int, request: Request) -> Admitted:
+        if not isinstance(request, Generate):
+            raise RequestError("This model is for chat, not for embeddings.", param="model")
+        if request.prompt_logprobs is not None:
+            raise UnsupportedParameter("The engine llamacpp gives no prompt_logprobs.", param="prompt_logprobs")
+        if request.grammar is not None and not self._structured:
+            raise UnsupportedParameter(native.WITHOUT_GRAMMARS, param=request.grammar.param)
+        prompt = self._tokens(request.prompt)
+        if len(prompt) >= self._context:
+            raise ContextLengthExceeded.of(self._context, len(prompt))
+        if not all(0 <= token < len(self._metadata.tokens) for token in request.sampling.logit_bias):
+            raise InvalidValue(self._foreign, param="logit_bias")
+        room = self._context - len(prompt)
+        if request.max_tokens is not None:
+            room = min(room, request.max_tokens)
+        check = None if request.grammar is None else held(request.grammar)
+        body = completion(request, prompt, room, self._context)
+        answer = Answer(self._metadata.tokens, request.sampling.top_logprobs, check)
+        running = _Running(key, body, answer, len(prompt) + room)
+        self._running[key] = running
+        if room > 0:
+            self._waiting.append(running)
+            self._start()
+        else:  # llama.cpp takes 0 for 1
+            self._arrived.put((running, Delta(finish_reason="length")))
+        return Admitted(len(prompt))
+
+    def _start(self) -> None:
+        """Hand to the threads what there is room for, in order."""
+        while self._waiting and self._idle > 0:
+            first = self._waiting[0]
+            if first.cancelled:
+                self._waiting.popleft()
+            elif first.reserved <= self._free:
+                self._waiting.popleft()
+                self._free -= first.reserved
+                self._idle -= 1
+                self._started.put(first)
+            else:
+                return
+
+    def _tokens(self, prompt: str | list[int] | None) -> list[int]:
+        if prompt is None:
+            raise RequestError("This model needs a chat template, and has none.", param="messages")
+        if isinstance(prompt, list):
+            if not all(0 <= token < len(self._metadata.tokens) for token in prompt):
+                raise InvalidValue(self._foreign, param="prompt")
+            ids = prompt
+        else:
+            begun = self._metadata.special.get("bos_token")
+            ids = self._tokenised(prompt, add_special=not (begun and prompt.startswith(begun)))
+        if not ids:
+            raise InvalidValue("The prompt is empty.", param="prompt")
+        return ids
+
+    @property
+    def _foreign(self) -> str:
+        return f"A token id is not in this model's vocabulary of {len(self._metadata.tokens)}."
+
+    def _tokenised(self, text: str, add_special: bool) -> list[int]:
+        """`text` as token ids, special tokens read as such; `add_special` puts before it what the model begins with."""
+        headers = {"Authorization": f"Bearer {self._api_key}", "Content-Type": "application/json"}
+        body = json.dumps({"content": text, "add_special": add_special, "parse_special": True})
+        connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=60)
+        try:
+            connection.request("POST", "/tokenize", body, headers)
+            answer = connection.getresponse()
+            said = json.loads(answer.read())
+        except (OSError, http.client.HTTPException, ValueError) as error:
+            raise ServiceError(f"llama.cpp did not tokenise the prompt: {error}") from error
+        finally:
+            connection.close()
+        if answer.status != http.client.OK:
+            raise InvalidValue("The prompt is not valid text.", param="messages")
+        return [int(token) for token in said["tokens"]]
+
+    def step(self) -> list[tuple[int, Event]]:
+        """What arrived since; waits a moment where nothing did, as the computing is done by other threads."""
+        events: list[tuple[int, Event]] = []
+        try:
+            self._take(*self._arrived.get(timeout=_WAIT_S), events)
+            while len(events) < _MOST_EVENTS:
+                self._take(*self._arrived.get_nowait(), events)
+        except queue.Empty:
+            pass
+        self._start()
+        return events
+
+    def _take(self, running: _Running, event: Event | None, events: list[tuple[int, Event]]) -> None:
+        if event is None:
+            self._free += running.reserved
+            self._idle += 1
+        elif self._running.get(running.key) is running:
+            events.append((running.key, event))
+            if is_last(event):
+                del self._running[running.key]
+
+    def cancel(self, key: int) -> None:
+        running = self._running.pop(key, None)
+        if running is not None:
+            running.cancelled = True
+
+    @property
+    def busy(self) -> bool:
+        return bool(self._running)
+
+    def close(self) -> None:
+        for running in self._running.values():
+            running.cancelled = True
+        self._running.clear()
+        self._waiting.clear()
+        for _ in self._threads:
+            self._started.put(None)
+        for thread in self._threads:
+            thread.join(_PATIENCE_S)
+        self._threads.clear()
+        self._server = None
+
+    # ---- in the threads of the answers ------------------------------------------------------------------------------
+
+    def _serve(self) -> None:
+        server = self._server
+        while (running := self._started.get()) is not None:
+            if not running.cancelled:
+                self._complete(server, running)
+            self._arrived.put((running, None))
+
+    def _complete(self, server: Any, running: _Running) -> None:
+        ended = False
+
+        def heard(chunk: bytes) -> bool:
+            """Called for each chunk; True ends the completion. What it raised would be lost in native code."""
+            nonlocal ended
+            if running.cancelled or ended:
+                return True
+            try:
+                events = running.answer.read(chunk)
+            except ValueError as error:
+                events = [Failed(ServiceError.code, f"llama.cpp said what could not be read: {error}")]
+            for event in events:
+                ended = ended or is_last(event)
+                self._arrived.put((running, event))
+            return ended
+
+        why = "it ended without saying why"
+        try:
+            server.handle_completions(running.body, heard)
+        except Exception as error:  # noqa: BLE001  # whatever native code throws is this request's fault alone
+            why = str(error)
+        if not ended and not running.cancelled:
+            self._arrived.put((running, Failed(ServiceError.code, f"llama.cpp broke off the answer: {why}")))
+
+
+def _package(engines: Path) -> tuple[Any, bool]:
+    """xllamacpp, by choice the one built on this machine, and whether its llama.cpp follows grammars."""
+    built = native.found(engines)
+    if built is not None:
+        native.prefer(built)
+    try:
+        package = importlib.import_module("xllamacpp")
+    except ImportError as error:
+        raise RuntimeError(
+            f"the engine llamacpp needs the package xllamacpp; run: pip install xllamacpp ({error})"
+        ) from error
+    return package, built is None or built.grammars
+
+
+def _device(llama: Any) -> str:
+    """The first device that is not the processor, such as Metal or CUDA0, as llama.cpp names it; else cpu."""
+    kinds = llama.ggml_backend_dev_type
+    graphics = (kinds.GGML_BACKEND_DEVICE_TYPE_GPU, kinds.GGML_BACKEND_DEVICE_TYPE_IGPU)
+    return next((str(each["name"]) for each in llama.get_device_info() if each["type"] in graphics), "cpu")

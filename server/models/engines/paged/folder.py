@@ -1,0 +1,248 @@
+"""Hugging Face folders as weights: config.json and any number of safetensors, quantised to int8 on the way in."""
+
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from server.models.engines.paged.weights import Float, Matrix, Shape, WeightsError, check, frequencies, quantised
+
+FAMILIES = {
+    "LlamaForCausalLM": "llama",
+    "MistralForCausalLM": "mistral",
+    "Qwen2ForCausalLM": "qwen2",
+    "Qwen3ForCausalLM": "qwen3",
+}
+
+_ONCE = {"embedding": "model.embed_tokens", "norm": "model.norm", "head": "lm_head"}
+_LAYER = {
+    "q": "self_attn.q_proj",
+    "k": "self_attn.k_proj",
+    "v": "self_attn.v_proj",
+    "o": "self_attn.o_proj",
+    "gate": "mlp.gate_proj",
+    "up": "mlp.up_proj",
+    "down": "mlp.down_proj",
+    "attention_norm": "input_layernorm",
+    "ffn_norm": "post_attention_layernorm",
+    "q_norm": "self_attn.q_norm",
+    "k_norm": "self_attn.k_norm",
+}
+_HEADER = 8
+_WIDTHS = {"BF16": 2, "F16": 2, "F32": 4}
+
+
+@dataclass(frozen=True)
+class _Entry:
+    file: Path
+    name: str
+    kind: str
+    size: tuple[int, ...]
+    start: int
+    """Its first byte in the file."""
+
+
+class Folder:
+    """A folder with config.json and *.safetensors. Raises WeightsError where it is not for this engine, or broken."""
+
+    def __init__(self, path: Path, *, keep_floats: bool = False) -> None:
+        self.path = path
+        self.keep_floats = keep_floats
+        self._config = config = read_json(path / "config.json")
+        where = path / "config.json"
+        kinds = config.get("architectures")
+        kind = kinds[0] if isinstance(kinds, list) and kinds else None
+        if not isinstance(kind, str) or kind not in FAMILIES:
+            raise WeightsError(f"{where}: the architecture {kind} is not one of {', '.join(FAMILIES)}")
+        self.family = FAMILIES[kind]
+        try:
+            self.shape = self._shape()
+        except WeightsError as error:
+            raise WeightsError(f"{where}: {error}") from None
+        self._tensors = _tensors(path)
+        try:
+            check(self.shape, _name, self._size)
+        except WeightsError as error:
+            raise WeightsError(f"{path}: {error}") from None
+
+    # ---- the configuration --------------------------------------------------------------------------------------
+
+    def _shape(self) -> Shape:
+        if self._config.get("quantization_config") is not None:
+            raise WeightsError("quantization_config: weights that are quantised already are not read from a folder")
+        if (act := self._config.get("hidden_act", "silu")) != "silu":
+            raise WeightsError(f"hidden_act {act} is not supported; silu is")
+        heads, hidden = self._count("num_attention_heads"), self._count("hidden_size")
+        head_dim = self._count("head_dim", hidden // max(1, heads))
+        return Shape(
+            family=self.family,
+            layers=self._count("num_hidden_layers"),
+            heads=heads,
+            kv_heads=self._count("num_key_value_heads", heads),
+            head_dim=head_dim,
+            hidden=hidden,
+            ffn=self._count("intermediate_size"),
+            vocabulary=self._count("vocab_size"),
+            context=self._count("max_position_embeddings", 0),
+            eps=self._real("rms_norm_eps"),
+            frequencies=self._frequencies(head_dim),
+            window=self._window(),
+        )
+
+    def _frequencies(self, head_dim: int) -> NDArray[np.float32]:
+        # transformers 5 moved theta and the scaling into `rope_parameters`.
+        rope, scaling = self._object("rope_parameters"), self._object("rope_scaling")
+        theta = rope.get("rope_theta")
+        if theta is None:
+            theta = self._real("rope_theta", 10000.0)
+        if isinstance(theta, bool) or not isinstance(theta, (int, float)):
+            raise WeightsError(f"rope_parameters.rope_theta should be a number, but is {theta!r}")
+        share = rope.get("partial_rotary_factor", self._config.get("partial_rotary_factor"))
+        if share not in (None, 1):
+            raise WeightsError(f"partial_rotary_factor {share!r} is not supported; whole heads are rotated")
+        if not 0 < head_dim <= 1 << 16:
+            raise WeightsError(f"a head of {head_dim} is not supported")
+        return frequencies(head_dim, float(theta), rope if rope.get("rope_type", "default") != "default" else scaling)
+
+    def _window(self) -> int:
+        if not self._config.get("use_sliding_window", self.family == "mistral"):
+            return 0
+        kinds = self._config.get("layer_types")
+        if isinstance(kinds, list) and "sliding_attention" in kinds and "full_attention" in kinds:
+            raise WeightsError("layer_types: a sliding window in some layers only is not supported")
+        if kinds is None and self.family != "mistral" and self._count("max_window_layers", 0):
+            raise WeightsError("max_window_layers: a sliding window in some layers only is not supported")
+        return self._count("sliding_window", 0)
+
+    def _object(self, key: str) -> dict[str, Any]:
+        value = self._config.get(key) or {}
+        if not isinstance(value, dict):
+            raise WeightsError(f"{key} should be an object, but is {value!r:.60}")
+        return value
+
+    def _count(self, key: str, default: int | None = None) -> int:
+        value = self._config.get(key)
+        value = default if value is None else value
+        if value is None:
+            raise WeightsError(f"{key} is missing")
+        if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 1 << 48:
+            raise WeightsError(f"{key} should be a whole number, but is {value!r:.60}")
+        return value
+
+    def _real(self, key: str, default: float | None = None) -> float:
+        value = self._config.get(key)
+        value = default if value is None else value
+        if value is None:
+            raise WeightsError(f"{key} is missing")
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+            raise WeightsError(f"{key} should be a number, but is {value!r:.60}")
+        return float(value)
+
+    # ---- tensors ------------------------------------------------------------------------------------------------
+
+    def has(self, name: str, layer: int | None = None) -> bool:
+        full = _name(name, layer)
+        # A checkpoint of tied weights may hold the embedding twice; once is enough.
+        return full in self._tensors and not (name == "head" and self._config.get("tie_word_embeddings") is True)
+
+    def vector(self, name: str, layer: int | None = None) -> NDArray[np.float32]:
+        return self._values(name, layer)
+
+    def matrix(self, name: str, layer: int | None = None) -> Matrix:
+        values = self._values(name, layer)
+        return Float(values) if self.keep_floats else quantised(values)
+
+    def _size(self, name: str) -> tuple[int, ...] | None:
+        found = self._tensors.get(name)
+        return None if found is None else found.size
+
+    def _values(self, name: str, layer: int | None) -> NDArray[np.float32]:
+        full = _name(name, layer)
+        if full not in self._tensors:
+            raise WeightsError(f"{self.path}: the tensor {full} is missing")
+        entry = self._tensors[full]
+        octets = math.prod(entry.size) * _WIDTHS[entry.kind]
+        raw = np.fromfile(entry.file, np.uint8, octets, offset=entry.start)
+        if len(raw) != octets:
+            raise WeightsError(f"{entry.file}: was cut off while it was read, in the tensor {full}")
+        match entry.kind:
+            case "BF16":
+                wide = raw.view(np.uint16).astype(np.uint32)
+                values = np.left_shift(wide, 16, out=wide).view(np.float32)
+            case "F16":
+                values = raw.view(np.float16).astype(np.float32)
+            case _:
+                values = raw.view(np.float32)
+        if not np.isfinite(values).all():
+            raise WeightsError(f"{entry.file}: corrupt: the tensor {full} holds values that are not numbers")
+        return values.reshape(entry.size)
+
+
+def _name(name: str, layer: int | None) -> str:
+    stem, _, kind = name.partition(".")
+    return f"{_ONCE[stem] if layer is None else f'model.layers.{layer}.{_LAYER[stem]}'}.{kind or 'weight'}"
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object. Raises WeightsError with the file's name."""
+    try:
+        found = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError) as error:
+        raise WeightsError(f"{path}: {error}") from error
+    if not isinstance(found, dict):
+        raise WeightsError(f"{path}: should hold a JSON object")
+    return found
+
+
+def _tensors(folder: Path) -> dict[str, _Entry]:
+    files = sorted(folder.glob("*.safetensors"))
+    if not files:
+        raise WeightsError(f"{folder}: there is no .safetensors file")
+    found: dict[str, _Entry] = {}
+    for file in files:
+        try:
+            for entry in _entries(file):
+                found[entry.name] = entry
+        except OSError as error:
+            raise WeightsError(f"{file}: {error.strerror or error}") from error
+    return found
+
+
+def _entries(file: Path) -> list[_Entry]:
+    """What the file's header lists. Read here and not by safetensors, whose numpy side knows no bfloat16."""
+    size = file.stat().st_size
+    with file.open("rb") as stream:
+        length = int.from_bytes(stream.read(_HEADER), "little")
+        if size < _HEADER or length > size - _HEADER:
+            raise WeightsError(f"{file}: cut off, or not a safetensors file")
+        try:
+            header = json.loads(stream.read(length))
+        except (ValueError, RecursionError) as error:
+            raise WeightsError(f"{file}: its header is not JSON: {error}") from None
+    if not isinstance(header, dict):
+        raise WeightsError(f"{file}: its header is not a JSON object")
+    header.pop("__metadata__", None)
+    begin = _HEADER + length
+    return [_entry(file, name, told, begin, size) for name, told in header.items()]
+
+
+def _entry(file: Path, name: str, told: object, begin: int, end: int) -> _Entry:
+    """One tensor, held against the file: what follows `begin` up to `end` are data."""
+    match told:
+        case {"dtype": str(kind), "shape": [*size], "data_offsets": [int(start), int(stop)]} if all(
+            type(each) is int and each >= 0 for each in size
+        ):
+            pass
+        case _:
+            raise WeightsError(f"{file}: corrupt: the header's entry for {name} is not one of a tensor")
+    if not 0 <= start <= stop <= end - begin:
+        raise WeightsError(f"{file}: cut off or corrupt in the tensor {name}")
+    if kind not in _WIDTHS:
+        raise WeightsError(f"{file}: the tensor {name} is of type {kind}; {', '.join(_WIDTHS)} are read")
+    if math.prod(size) * _WIDTHS[kind] != stop - start:
+        raise WeightsError(f"{file}: corrupt: the tensor {name} has {stop - start} bytes for {size} of {kind}")
+    return _Entry(file, name, kind, tuple(size), begin + start)

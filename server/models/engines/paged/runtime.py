@@ -1,0 +1,114 @@
+"""A compiled decoder and its cache: one call computes one step; knows pages by number and nothing of who owns them."""
+
+import math
+from dataclasses import dataclass
+from itertools import accumulate
+
+import numpy as np
+import openvino as ov
+from numpy.typing import NDArray
+
+from server.models.engines.paged.graph import decoder
+from server.models.engines.paged.weights import Weights, WeightsError
+
+
+@dataclass(frozen=True)
+class Span:
+    """A sequence's part in a step: `tokens` at positions from `past`, in `pages`.
+
+    `wanted` of its last positions give logits: 0 none, 1 the last token's, n the last n, in their order.
+    """
+
+    tokens: list[int]
+    past: int
+    pages: list[int]
+    wanted: int
+
+
+_CACHES = {"f32": {"auto": "f32", "f32": "f32", "q8": "u8"}, "bf16": {"auto": "u8", "bf16": "bf16", "q8": "u8"}}
+"""What OpenVINO calls a precision of keys and values, by the graph's own precision and the recipe's word."""
+
+
+class Decoder:
+    """One compiled graph. Not re-entrant: one thread computes. The interpreter is free while it does."""
+
+    def __init__(
+        self, weights: Weights, *, tokens: int, precision: str, threads: int | None, cache: str = "auto"
+    ) -> None:
+        """`tokens` is the least the cache holds; `precision` is f32 or bf16; `cache` is the recipe's word for the
+        precision of keys and values. Raises WeightsError where the two do not go together."""
+        if cache not in _CACHES[precision]:
+            raise WeightsError(
+                f"cache {cache} does not go with precision {precision}; {', '.join(_CACHES[precision])} do"
+            )
+        hints: dict[str, object] = {
+            "INFERENCE_PRECISION_HINT": precision,
+            "PERFORMANCE_HINT": "LATENCY",
+            "KV_CACHE_PRECISION": _CACHES[precision][cache],
+            # A thread bound to a processor waits there while another process has it, and all others wait for it.
+            "ENABLE_CPU_PINNING": False,
+        }
+        if precision == "f32":
+            # Else weights are multiplied with activations rounded to 8 bits.
+            hints["DYNAMIC_QUANTIZATION_GROUP_SIZE"] = 0
+        if threads is not None:
+            hints["INFERENCE_NUM_THREADS"] = threads
+        model = decoder(weights)
+        self.weights_bytes = sum(_octets(each) for each in model.get_ops() if each.get_type_name() == "Constant")
+        self._compiled = ov.Core().compile_model(model, "CPU", hints)
+        del model
+        self._request = self._compiled.create_infer_request()
+        self._held: dict[str, NDArray[np.generic]] = {}
+        caches = {each.any_name: each for each in self._compiled.inputs if "_cache." in each.any_name}
+        self.page_size = caches["value_cache.0"].partial_shape[2].get_length() if caches else tokens
+        self.pages = -(-tokens // self.page_size)
+        self.cache_bytes = 0
+        for name, port in caches.items():
+            sizes = [self.pages, *(size.get_length() for size in list(port.partial_shape)[1:])]
+            cells = ov.Tensor(port.element_type, ov.Shape(sizes))
+            self.cache_bytes += cells.byte_size
+            self._request.set_tensor(name, cells)
+
+    def compute(self, spans: list[Span]) -> NDArray[np.float32]:
+        """Logits f32 [sum of wanted, vocabulary], in the order of the spans; valid until the next call."""
+        for name, values in self._inputs(spans).items():
+            self._set(name, values)
+        # Sharing spares a copy of all logits.
+        self._request.infer(share_outputs=True)
+        wanted = sum(span.wanted for span in spans)
+        logits: NDArray[np.float32] = self._request.get_output_tensor(0).data
+        return logits[:wanted]
+
+    def _set(self, name: str, values: NDArray[np.generic]) -> None:
+        """Steps in a row mostly have inputs of the same sizes: those are written where the last ones were."""
+        held = self._held.get(name)
+        if held is not None and held.shape == values.shape:
+            held[...] = values
+            return
+        self._held[name] = values
+        # The request keeps a reference to the tensor, the tensor one to the array.
+        self._request.set_tensor(name, ov.Tensor(values, shared_memory=True))
+
+    def _inputs(self, spans: list[Span]) -> dict[str, NDArray[np.generic]]:
+        begins = [0, *accumulate(len(span.tokens) for span in spans)]
+        used = [span.pages[: -(-(span.past + len(span.tokens)) // self.page_size)] for span in spans]
+        last = [at for end, span in zip(begins[1:], spans, strict=True) for at in range(end - span.wanted, end)]
+        positions = [at for span in spans for at in range(span.past, span.past + len(span.tokens))]
+        return {
+            "input_ids": np.array([token for span in spans for token in span.tokens], np.int64),
+            "position_ids": np.array(positions, np.int64),
+            "past_lens": np.array([span.past for span in spans], np.int32),
+            "subsequence_begins": np.array(begins, np.int32),
+            "block_indices": np.array([page for pages in used for page in pages], np.int32),
+            "block_indices_begins": np.array([0, *accumulate(len(pages) for pages in used)], np.int32),
+            "max_context_len": np.array(max(span.past + len(span.tokens) for span in spans), np.int32),
+            # The graph wants at least one position; where none is wanted, its logits go unread.
+            "sampled_tokens_indices": np.array(last or [0], np.int64),
+        }
+
+
+def _octets(constant: ov.Node) -> int:
+    """The bytes of a constant; four-bit values are two to one."""
+    port = constant.output(0)
+    bits: int = math.prod(port.get_shape()) * port.get_element_type().bitwidth
+    return -(-bits // 8)

@@ -1,0 +1,321 @@
+"""Whether the models of a recipe fit the memory of this machine: an estimate, made before anything is loaded.
+
+Reads headers of files and the system's own account of its memory; loads no weights and knows nothing of HTTP. An
+estimate is what the worker's process holds (VmRSS of /proc/PID/status) after a prompt as long as the context.
+"""
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from config import Recipe
+from config.model import EchoModel, LocalModel, ModelSpec, ReaderModel
+from server.models.choice import Choice, choose
+from server.models.header import Header, Listed, config, parts
+from server.models.kept import found
+
+LONGEST_CONTEXT = 8192
+"""Tokens of context where the recipe gives none and the model was trained for more."""
+_CONTEXTS = 2
+"""How many contexts of keys and values are kept where the recipe gives no `cache_tokens`."""
+
+_WORKER = 44 * 10**6
+"""A worker without an engine: the interpreter, numpy, the frames."""
+_LLAMACPP = 24 * 10**6
+_LLAMACPP_BATCH = 512
+_OPENVINO_ENCODER = 135 * 10**6
+_TORCH = 370 * 10**6
+
+_CACHE_BYTES = {"auto": 2.0, "bf16": 2.0, "f32": 4.0, "q8": 34 / 32}
+"""Bytes a value of llama.cpp's keys and values: f16 unless said, q8 with a scale for 32."""
+_REPACKED = (2, 12, 20)
+"""Q4_0, Q4_K and IQ4_NL, by ggml's numbers (ggml.h)."""
+_STEPS = (1024, 256, 64)
+"""A context that would fit is rounded down to a multiple of one of these."""
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Bytes: `weights`, `cache` for keys and values of `tokens`, and the `rest`: runtime and intermediate values."""
+
+    weights: int
+    cache: int = 0
+    rest: int = 0
+    tokens: int = 0
+
+    @property
+    def total(self) -> int:
+        return self.weights + self.cache + self.rest
+
+    def __str__(self) -> str:
+        named = {"weights": self.weights, "cache": self.cache, "rest": self.rest}
+        parts = " + ".join(f"{name} {size(count)}" for name, count in named.items() if count)
+        return f"{size(self.total)} ({parts})"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What becomes of one model: `choice` and `memory`, or why there is none.
+
+    `absent`: its weights are on the hub and not on this machine yet, so nothing can be said. `fault`: no engine can
+    serve it, and why.
+    """
+
+    name: str
+    spec: ModelSpec
+    choice: Choice | None = None
+    memory: Memory | None = None
+    absent: bool = False
+    fault: str | None = None
+
+    @property
+    def stays(self) -> bool:
+        """Whether it is in memory all the time."""
+        return self.spec.idle_unload is None
+
+
+def plans(recipe: Recipe) -> list[Plan]:
+    """One for each model, in the recipe's order. Reads headers only: under a second for each."""
+    return [_plan(name, spec, recipe.server.data) for name, spec in recipe.models.items()]
+
+
+def unfit(recipe: Recipe) -> list[str]:
+    """What keeps the models of `recipe` from running here, one sentence each; empty where nothing does."""
+    found = plans(recipe)
+    return [*broken(recipe, found), *overfull(recipe, found, room())]
+
+
+def broken(recipe: Recipe, found: list[Plan]) -> list[str]:
+    """The models that no engine can serve."""
+    return [f"{recipe.path}: models.{plan.name}: {plan.fault}" for plan in found if plan.fault is not None]
+
+
+def overfull(recipe: Recipe, found: list[Plan], free: int | None) -> list[str]:
+    """What does not fit into `free` bytes: single models, or else all that are in memory together.
+
+    Models with `idle_unload` make room for one another; each has to fit beside those that stay. `free` None means
+    that the system does not tell, and nothing is refused.
+    """
+    if free is None:
+        return []
+    known = {plan: plan.memory for plan in found if plan.memory is not None}
+    alone = [_refused(recipe, plan, memory, free, free) for plan, memory in known.items() if memory.total > free]
+    if alone:
+        return alone
+    staying = {plan: memory for plan, memory in known.items() if plan.stays}
+    together = sum(memory.total for memory in staying.values())
+    if together > free:
+        names = ", ".join(f"{plan.name} {size(memory.total)}" for plan, memory in staying.items())
+        largest, memory = max(staying.items(), key=lambda entry: entry[1].cache)
+        advice = _advice(largest, memory, free - (together - memory.total))
+        return [
+            f"{recipe.path}: models: together they need {size(together)} of memory and {size(free)} are free "
+            f"({names}); give `idle_unload` to those that are seldom asked, or for models.{largest.name}: {advice}"
+        ]
+    return [
+        _refused(recipe, plan, memory, free - together, free)
+        for plan, memory in known.items()
+        if not plan.stays and memory.total > free - together
+    ]
+
+
+def _refused(recipe: Recipe, plan: Plan, memory: Memory, left: int, free: int) -> str:
+    beside = "" if left == free else f", {size(free - left)} of them taken by the models that stay loaded"
+    return (
+        f"{recipe.path}: models.{plan.name}: needs {memory} of memory and {size(free)} are free{beside}; "
+        f"{_advice(plan, memory, left)}"
+    )
+
+
+def _advice(plan: Plan, memory: Memory, left: int) -> str:
+    spec = plan.spec
+    fits = int((left - memory.weights - memory.rest) / memory.cache * memory.tokens) if memory.cache else 0
+    if not isinstance(spec, LocalModel) or fits < _STEPS[-1]:
+        return f"take a smaller model, or one quantised further: without any cache {size(memory.total - memory.cache)}"
+    needs = f"needs {size(memory.cache)} of cache"
+    if spec.cache_tokens is not None and fits >= (spec.context or 0):
+        return f"cache_tokens: {spec.cache_tokens} {needs}; {_rounded(fits)} fits"
+    each = 1 if spec.cache_tokens is not None else _CONTEXTS
+    return f"context: {memory.tokens // _CONTEXTS if each > 1 else spec.context} {needs}; {_rounded(fits // each)} fits"
+
+
+def _rounded(tokens: int) -> int:
+    return next((tokens // step * step for step in _STEPS if tokens >= step), tokens)
+
+
+def size(count: int) -> str:
+    """Bytes as people write them, in GB or MB of 1000."""
+    return f"{count / 1e9:.1f} GB" if count >= 10**9 else f"{max(1, round(count / 1e6))} MB"
+
+
+# ---- one model ------------------------------------------------------------------------------------------------------
+
+
+def _plan(name: str, spec: ModelSpec, data: Path) -> Plan:
+    if isinstance(spec, EchoModel):
+        return Plan(name, spec, Choice("echo"), Memory(0, rest=_WORKER))
+    try:
+        files = found(spec.source, data)
+        if files is None:
+            return Plan(name, spec, absent=True)
+        if isinstance(spec, ReaderModel):
+            return Plan(name, spec, Choice("reader"), _encoder(files))
+        choice = choose(spec, files)
+        drafter = found(spec.draft, data) if spec.draft is not None and not spec.draft.is_ngram else None
+        return Plan(name, spec, choice, estimate(choice.engine, spec, files, drafter))
+    except (ValueError, OSError) as error:
+        return Plan(name, spec, fault=str(error))
+
+
+def estimate(engine: str, spec: LocalModel, files: Path, drafter: Path | None = None) -> Memory:
+    """What a model takes with `engine`. Raises ValueError or OSError naming the file where it cannot be read."""
+    if spec.task != "chat":
+        return _encoder(files)
+    trained = _trained(files) or LONGEST_CONTEXT
+    context = min(spec.context or LONGEST_CONTEXT, trained)
+    tokens = max(context, spec.cache_tokens or _CONTEXTS * context)
+    if engine == "llamacpp":
+        return _llamacpp(spec, files, context, tokens)
+    if engine == "transformers":
+        return _transformers(spec, files, context)
+    memory = _paged(spec, files, tokens)
+    if drafter is None:
+        return memory
+    guessing = _paged(spec, drafter, tokens)
+    # One process holds both, and one runtime.
+    return Memory(memory.weights + guessing.weights, memory.cache + guessing.cache, memory.rest, tokens)
+
+
+def _trained(files: Path) -> int:
+    """The longest context of training, in tokens; 0 where the files do not say."""
+    if files.is_dir():
+        return int(config(files).get("max_position_embeddings") or 0)
+    return Header.read(files).count("%.context_length", 0)
+
+
+def _paged(spec: LocalModel, files: Path, tokens: int) -> Memory:
+    # Imported here: it brings the engine's package and the runtime, which only workers and `hearth check` need.
+    import openvino as ov
+
+    from server.models.engines.paged.size import predicted
+
+    precision: str = spec.precision
+    if precision == "auto":
+        precision = "bf16" if "BF16" in ov.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES") else "f32"
+    told = predicted(files, keep_floats=spec.weights == "float", tokens=tokens, cache=spec.cache, precision=precision)
+    return Memory(told.weights, told.cache, told.rest, tokens)
+
+
+def _llamacpp(spec: LocalModel, file: Path, context: int, tokens: int) -> Memory:
+    """The file, which is mapped, keys and values, and the buffers of one batch: logits and the widest layer, f32."""
+    header = Header.read(file)
+    layers, heads = header.count("%.block_count"), header.count("%.attention.head_count")
+    hidden = header.count("%.embedding_length")
+    kv_heads = header.count("%.attention.head_count_kv", heads)
+    head = header.count("%.attention.key_length", hidden // heads)
+    values = header.count("%.attention.value_length", hidden // heads)
+    cache = int(layers * kv_heads * (head + values) * tokens * _CACHE_BYTES[spec.cache])
+    listed = header.fields.get("tokenizer.ggml.tokens")
+    vocabulary = listed.length if isinstance(listed, Listed) else 0
+    # The mask of a batch over all tokens grows with them as their keys and values do.
+    cache += 2 * _LLAMACPP_BATCH * tokens
+    # Per row of a batch: the residual stream and its neighbours, and the feed-forward network.
+    wide = 6 * hidden + 3 * header.count("%.feed_forward_length", 4 * hidden)
+    batch = 4 * (_LLAMACPP_BATCH * wide + 2 * vocabulary * 8)
+    # The list of tokens is held by Python and by llama.cpp, as text and in a table.
+    words = 420 * vocabulary
+    weights = sum(part.stat().st_size for part in parts(file)) + sum(map(_repacked, parts(file)))
+    return Memory(weights, cache, _WORKER + _LLAMACPP + batch + words, tokens)
+
+
+def _repacked(part: Path) -> int:
+    """Matrices of 4 bits, which llama.cpp copies in another order for its kernels, beside the file that is mapped."""
+    return sum(
+        tensor.least
+        for tensor in Header.read(part).tensors
+        if tensor.kind in _REPACKED and len(tensor.shape) > 1 and tensor.name != "token_embd.weight"
+    )
+
+
+def _transformers(spec: LocalModel, folder: Path, context: int) -> Memory:
+    told = config(folder)
+    told = told.get("text_config") or told
+    stored = sum(part.stat().st_size for part in parts(folder))
+    kind = str(told.get("dtype") or told.get("torch_dtype") or "bfloat16")
+    held = 4 if spec.precision == "f32" else 2
+    weights = stored * held // (4 if kind == "float32" else 2)
+    layers, heads = int(told.get("num_hidden_layers") or 0), int(told.get("num_attention_heads") or 1)
+    head = int(told.get("head_dim") or int(told.get("hidden_size") or 0) // heads)
+    # Each answer under way has a cache of its own, which grows with it.
+    tokens = context * _CONTEXTS
+    cache = 2 * layers * int(told.get("num_key_value_heads") or heads) * head * tokens * held
+    return Memory(weights, cache, _WORKER + _TORCH, tokens)
+
+
+def _encoder(folder: Path) -> Memory:
+    return Memory(sum(part.stat().st_size for part in parts(folder)), rest=_WORKER + _OPENVINO_ENCODER)
+
+
+# ---- the machine ----------------------------------------------------------------------------------------------------
+
+
+def room(root: Path = Path("/")) -> int | None:
+    """Bytes that can be had without swapping: the system's, or less where a control group allows less.
+
+    None where the system does not tell. `root` is where /proc and /sys are.
+    """
+    told = [_free(root), *_groups(root)]
+    known = [count for count in told if count is not None]
+    if known:
+        return min(known)
+    names: dict[str, int] = getattr(os, "sysconf_names", {})
+    if {"SC_PHYS_PAGES", "SC_PAGE_SIZE"} <= names.keys():
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return None
+
+
+def _free(root: Path) -> int | None:
+    for line in _lines(root / "proc/meminfo"):
+        name, _, count = line.partition(":")
+        if name == "MemAvailable":
+            return int(count.split()[0]) * 1024
+    return None
+
+
+def _groups(root: Path) -> Iterator[int]:
+    """What each limiting control group above this process has left (Linux' cgroup-v2.rst and cgroup-v1/memory.rst)."""
+    for line in _lines(root / "proc/self/cgroup"):
+        _, names, path = line.split(":", 2)
+        if names == "":
+            top, limit, used = root / "sys/fs/cgroup", "memory.max", "memory.current"
+        elif "memory" in names.split(","):
+            top, limit, used = root / "sys/fs/cgroup/memory", "memory.limit_in_bytes", "memory.usage_in_bytes"
+        else:
+            continue
+        folder = top / path.strip("/").removeprefix("../")
+        # Within a container the path may be that of the host; the group it sees is then the top itself.
+        for group in dict.fromkeys([folder, *folder.parents, top]):
+            if group.is_relative_to(top) and (left := _left(group, limit, used)) is not None:
+                yield left
+
+
+def _left(group: Path, limit: str, used: str) -> int | None:
+    at_most, taken = _number(group / limit), _number(group / used)
+    if at_most is None or taken is None or at_most >= 2**60:
+        return None
+    # Pages of files that nobody has touched lately are given back when memory is asked for.
+    spare = sum(int(line.split()[1]) for line in _lines(group / "memory.stat") if line.startswith("inactive_file "))
+    return max(0, at_most - taken + spare)
+
+
+def _number(file: Path) -> int | None:
+    text = "".join(_lines(file)).strip()
+    return int(text) if text.isdigit() else None
+
+
+def _lines(file: Path) -> list[str]:
+    try:
+        return file.read_text().splitlines()
+    except OSError:
+        return []

