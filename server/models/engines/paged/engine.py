@@ -38,7 +38,7 @@ log = logging.getLogger(__name__)
 
 _STEP_SECONDS = 0.1
 """What a step aims at while others wait for their next token, so that a long prompt does not hold them up."""
-_ALONE_SECONDS = 0.4
+_ALONE_SECONDS = 0.6
 _LEAST, _MOST = 32, 2048
 _GUESSED = 16
 """The most tokens guessed in one step by all streams together, but one for each."""
@@ -127,8 +127,10 @@ class PagedEngine:
             precision=precision,
             weights_bytes=self._decoder.weights_bytes,
             cache_bytes=self._decoder.cache_bytes,
+            rendered=True,
             template=words.template,
             special=words.special,
+            control=words.control,
         )
 
     def _drafting(self, tokens: int, precision: str, progress: Progress) -> Draft | None:
@@ -195,7 +197,7 @@ class PagedEngine:
         if request.prompt is None:
             raise RequestError("This model takes a rendered prompt.", param="messages")
         if isinstance(request.prompt, str):
-            tokens = self._words.encode(request.prompt)
+            tokens = self._words.encode(request.prompt, begin=True)
         else:
             tokens = request.prompt
             if not all(0 <= token < len(self._words.pieces) for token in tokens):

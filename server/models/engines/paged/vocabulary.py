@@ -41,6 +41,12 @@ class Vocabulary:
             return [self.begins, *ids]
         return ids
 
+    @property
+    def control(self) -> dict[str, int]:
+        """The control tokens by their texts."""
+        added = self.tokenizer.get_added_tokens_decoder()
+        return {token.content: place for place, token in added.items() if token.special}
+
     def bytes_of(self, token: int) -> bytes:
         """What the token is written with, control tokens included."""
         piece = self.pieces[token]
