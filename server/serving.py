@@ -2,16 +2,16 @@
 
 import errno
 import logging
+import pickle
 import socket
-from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
+import subprocess
+import sys
 
 import uvicorn
 from rich.console import Console
 
 from config import Recipe
 from server.app import create_app
-from server.models.fit import unfit
 
 log = logging.getLogger("hearth")
 _BACKLOG = 2048
@@ -28,9 +28,9 @@ def run(recipe: Recipe, *, verbose: bool = False) -> int:
         why = "is in use by another program" if error.errno == errno.EADDRINUSE else f"cannot be used: {error.strerror}"
         console.print(f"{recipe.path}: server.listen: {listen} {why}. Choose another with --listen HOST:PORT.")
         return 1
-    if problems := _unfit(recipe):
+    if problems := _crowded(recipe):
         listener.close()
-        console.print("\n".join(problems), markup=False)
+        console.print(problems, markup=False)
         return 1
     if not recipe.server.keys and not _is_loopback(listener):
         log.warning("listening beyond this machine without server.keys: anyone who reaches %s may use it", listen)
@@ -50,13 +50,13 @@ def run(recipe: Recipe, *, verbose: bool = False) -> int:
     return 0 if server.started else 3
 
 
-def _unfit(recipe: Recipe) -> list[str]:
-    """What keeps the recipe's models from running here, as `hearth check` says it.
+def _crowded(recipe: Recipe) -> str:
+    """What of the recipe's models does not fit this machine's memory, as `hearth check` says it; empty where all do.
 
     Beside this process: it asks engines' own packages, and none of them may be in the gateway.
     """
-    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as beside:
-        return beside.submit(unfit, recipe).result()
+    command = [sys.executable, "-m", "server.models.fit"]
+    return subprocess.run(command, input=pickle.dumps(recipe), stdout=subprocess.PIPE, check=True).stdout.decode()
 
 
 class _Server(uvicorn.Server):

@@ -69,7 +69,9 @@ def wait_for(done: Callable[[], bool], what: str, log: Path, process: subprocess
     while not done():
         ended = process is not None and process.poll() is not None
         if ended or time.monotonic() > until:
-            raise AssertionError(f"{what}; its log:\n{log.read_text(encoding='utf-8')[-4000:]}")
+            lines = log.read_text(encoding="utf-8").splitlines()
+            told = "\n".join(line for line in lines if "uvicorn.access" not in line)
+            raise AssertionError(f"{what}; its log:\n{told[-4000:]}")
         time.sleep(0.05)  # polling another process' state, which has nothing to wait on
 
 

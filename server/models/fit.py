@@ -5,6 +5,8 @@ estimate is what the worker's process holds (VmRSS of /proc/PID/status) after a 
 """
 
 import os
+import pickle
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +14,7 @@ from pathlib import Path
 from config import Recipe
 from config.model import EchoModel, LocalModel, ModelSpec, ReaderModel
 from server.models.choice import Choice, choose
-from server.models.header import Header, Listed, config, parts
+from server.models.header import Header, config, parts
 from server.models.kept import found
 
 LONGEST_CONTEXT = 8192
@@ -84,6 +86,11 @@ def unfit(recipe: Recipe) -> list[str]:
     """What keeps the models of `recipe` from running here, one sentence each; empty where nothing does."""
     found = plans(recipe)
     return [*broken(recipe, found), *overfull(recipe, found, room())]
+
+
+def crowded(recipe: Recipe) -> list[str]:
+    """As `unfit`, for memory alone: a model whose files are broken fails by itself and takes no other along."""
+    return overfull(recipe, plans(recipe), room())
 
 
 def broken(recipe: Recipe, found: list[Plan]) -> list[str]:
@@ -196,13 +203,10 @@ def _trained(files: Path) -> int:
 
 def _paged(spec: LocalModel, files: Path, tokens: int) -> Memory:
     # Imported here: it brings the engine's package and the runtime, which only workers and `hearth check` need.
-    import openvino as ov
-
+    from server.models.engines.paged.runtime import capabilities, precision_of
     from server.models.engines.paged.size import predicted
 
-    precision: str = spec.precision
-    if precision == "auto":
-        precision = "bf16" if "BF16" in ov.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES") else "f32"
+    precision = precision_of(spec.precision, capabilities())
     told = predicted(files, keep_floats=spec.weights == "float", tokens=tokens, cache=spec.cache, precision=precision)
     return Memory(told.weights, told.cache, told.rest, tokens)
 
@@ -216,8 +220,7 @@ def _llamacpp(spec: LocalModel, file: Path, context: int, tokens: int) -> Memory
     head = header.count("%.attention.key_length", hidden // heads)
     values = header.count("%.attention.value_length", hidden // heads)
     cache = int(layers * kv_heads * (head + values) * tokens * _CACHE_BYTES[spec.cache])
-    listed = header.fields.get("tokenizer.ggml.tokens")
-    vocabulary = listed.length if isinstance(listed, Listed) else 0
+    vocabulary = header.length("tokenizer.ggml.tokens")
     # The mask of a batch over all tokens grows with them as their keys and values do.
     cache += 2 * _LLAMACPP_BATCH * tokens
     # Per row of a batch: the residual stream and its neighbours, and the feed-forward network.
@@ -232,9 +235,9 @@ def _llamacpp(spec: LocalModel, file: Path, context: int, tokens: int) -> Memory
 def _repacked(part: Path) -> int:
     """Matrices of 4 bits, which llama.cpp copies in another order for its kernels, beside the file that is mapped."""
     return sum(
-        tensor.least
-        for tensor in Header.read(part).tensors
-        if tensor.kind in _REPACKED and len(tensor.shape) > 1 and tensor.name != "token_embd.weight"
+        tensor.bytes
+        for tensor in Header.read(part).tensors.values()
+        if tensor.kind in _REPACKED and len(tensor.size) > 1 and tensor.name != "token_embd.weight"
     )
 
 
@@ -319,3 +322,8 @@ def _lines(file: Path) -> list[str]:
         return file.read_text().splitlines()
     except OSError:
         return []
+
+
+if __name__ == "__main__":
+    # A pickled recipe comes in, and what does not fit goes out: for a process that must not import engines itself.
+    sys.stdout.write("\n".join(crowded(pickle.load(sys.stdin.buffer))))

@@ -126,7 +126,12 @@ def test_a_model_that_cannot_load_leaves_the_others_serving(tmp_path: Path) -> N
         encoding="utf-8",
     )
     with serving(recipe, tmp_path / "data", until="/healthz") as live:
-        wait_for(lambda: health(live)["bad"]["state"] == "failed", "the bad model did not fail", live.log)
+        settled = {"bad": "failed", "echo": "ready"}
+        wait_for(
+            lambda: {name: model["state"] for name, model in health(live).items()} == settled,
+            "the models did not settle",
+            live.log,
+        )
         assert "config.json" in str(health(live)["bad"]["error"])
         with live.client() as client:
             assert client.get("/readyz").status_code == 503

@@ -9,12 +9,11 @@ import jsonschema_rs
 import openai
 import pytest
 from openai import OpenAI
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
 from tests.live import Live, wait_for
 from tests.making import TEXT
 from tests.making.automaton import Automaton
-from tests.making.vocabulary import trained
 
 HELLO: Any = [{"role": "user", "content": "Hello"}]
 SCHEMA = {
@@ -33,8 +32,10 @@ REBELS = ["rebel", "rebel-llamacpp"]
 
 
 class Trip(BaseModel):
-    city: str
-    days: int
+    """Bounded, because random weights end nothing by themselves."""
+
+    city: str = Field(max_length=8)
+    days: int = Field(ge=0, le=99)
 
 
 @pytest.fixture(scope="module")
@@ -141,11 +142,7 @@ def test_a_schema_binds_weights_that_would_never_obey(model: str, sdk: OpenAI) -
 @pytest.mark.parametrize("model", REBELS)
 def test_the_sdks_parse_gets_its_model(model: str, sdk: OpenAI) -> None:
     schema: Any = Trip
-    # Random weights close no string by themselves.
-    end: Any = {"logit_bias": {str(trained(2000, "qwen2").id('"')): 100}}
-    parsed = sdk.chat.completions.parse(
-        model=model, messages=HELLO, response_format=schema, temperature=0, max_tokens=400, **end
-    )
+    parsed = sdk.chat.completions.parse(model=model, messages=HELLO, response_format=schema, temperature=0)
     assert isinstance(parsed.choices[0].message.parsed, Trip)
 
 
