@@ -75,7 +75,9 @@ class _Weights(_AnyModel):
         description="Whether a source on the hub may be fetched when it is not on disk; else `hearth pull` fetches it.",
     )
     precision: Literal["auto", "f32", "bf16"] = Field(
-        default="auto", description="Arithmetic: auto takes bf16 where the processor computes in it, f32 elsewhere."
+        default="auto",
+        description="Arithmetic: auto takes bf16 where the processor computes in it, f32 elsewhere, "
+        "for chat with activations of 8 bits where weights are quantised; f32 is exact.",
     )
     threads: Count | None = Field(default=None, description="Processor threads; none leaves it to the engine.")
 
@@ -103,8 +105,8 @@ class LocalModel(_Weights):
     )
     cache: Literal["auto", "f32", "bf16", "q8"] = Field(
         default="auto",
-        description="How keys and values are kept: q8 takes half the memory of bf16; auto leaves it to the engine. "
-        "For chat.",
+        description="How keys and values are kept: auto as precisely as the engine computes; q8 takes half the memory "
+        "of bf16 and is a little slower. For chat.",
     )
     cache_tokens: Count | None = Field(
         default=None,

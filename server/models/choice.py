@@ -12,15 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from config.model import HONOURED, LocalModel
+from server.models import families
+from server.models.families import FAMILIES, ROPE, TOKENIZERS
 from server.models.header import Header, config
 
-FAMILIES = {
-    "gguf": ("llama", "qwen2", "qwen3"),
-    "folder": ("LlamaForCausalLM", "MistralForCausalLM", "Qwen2ForCausalLM", "Qwen3ForCausalLM"),
-}
-"""The architectures that the paged engine computes, as each format names them; its own files say the same."""
-ROPE = ("none", "default", "linear", "llama3")
-TOKENIZERS = ("gpt2", "llama")
 _PACKAGES = {"openvino": "openvino", "llamacpp": "xllamacpp", "transformers": "transformers"}
 _INSTALL = {"openvino": "openvino", "llamacpp": "xllamacpp", "transformers": "'hearth[transformers]'"}
 _HOW = {
@@ -45,7 +40,8 @@ class Choice:
 class Facts:
     """What files say that decides. `rope` is how rotary frequencies are stretched, `quantised` by what a folder was.
 
-    `tokenizer` and `cut` are a GGUF file's own names; None in a folder, which brings tokenizer.json.
+    `tokenizer` and `cut` are a GGUF file's own names; None in a folder, which brings tokenizer.json. `odd` is what else
+    keeps it from the paged engine, though of a family that this computes: an objection, None where there is none.
     """
 
     file: Path
@@ -56,6 +52,7 @@ class Facts:
     cut: str | None = None
     experts: int = 0
     quantised: str | None = None
+    odd: str | None = None
 
     @classmethod
     def read(cls, files: Path) -> "Facts":
@@ -72,6 +69,7 @@ class Facts:
             tokenizer=str(header.field("tokenizer.ggml.model", "none")),
             cut=str(header.field("tokenizer.ggml.pre", "default")),
             experts=header.count("%.expert_count", 0),
+            odd=families.unlike_header(header),
         )
 
     @classmethod
@@ -88,6 +86,7 @@ class Facts:
             architecture,
             rope=_rope(told),
             quantised=_quantised(told.get("quantization_config")),
+            odd=_odd_folder(folder, told),
         )
 
 
@@ -162,7 +161,7 @@ def _openvino(facts: Facts) -> str | None:
         return f"it computes {', '.join(served)} only"
     if facts.experts:
         return f"it computes no mixture of experts, and there are {facts.experts}"
-    if facts.rope not in ROPE:
+    if facts.rope not in ROPE[facts.format]:
         return f"it does not compute rope scaling of type {facts.rope}"
     if facts.quantised is not None:
         return f"it does not read weights quantised by {facts.quantised}"
@@ -170,13 +169,13 @@ def _openvino(facts: Facts) -> str | None:
         return f"it does not read a tokenizer of kind {facts.tokenizer}"
     if facts.tokenizer == "gpt2" and facts.cut not in _cuts():
         return f"it does not know the pre-tokenizer {facts.cut}"
-    return None
+    return facts.odd
 
 
 def _cuts() -> Collection[str]:
     """What the paged engine knows of tokenizer.ggml.pre: how text is cut before merging."""
-    # Imported here, when that engine is as good as chosen: it brings the runtime.
-    from server.models.engines.paged.cuts import CUTS
+    # Imported here because the package of engines imports this module, and it brings the library of tokenizers.
+    from server.models.engines.sampling.cuts import CUTS
 
     return CUTS
 
@@ -200,9 +199,16 @@ def _rope(told: dict[str, Any]) -> str:
     """The type of scaling a config.json declares; transformers 5 moved it into `rope_parameters`."""
     for key in ("rope_parameters", "rope_scaling"):
         scaling = told.get(key)
-        if isinstance(scaling, dict):
-            return str(scaling.get("rope_type") or scaling.get("type") or "default")
+        kind = scaling.get("rope_type") or scaling.get("type") if isinstance(scaling, dict) else None
+        if kind not in (None, "default"):
+            return str(kind)
     return "none"
+
+
+def _odd_folder(folder: Path, told: dict[str, Any]) -> str | None:
+    if not (folder / "tokenizer.json").is_file():
+        return "it reads tokenizer.json, and there is none"
+    return families.unlike_config(told)
 
 
 def _quantised(told: object) -> str | None:

@@ -186,12 +186,7 @@ def estimate(engine: str, spec: LocalModel, files: Path, drafter: Path | None = 
         return _llamacpp(spec, files, context, tokens)
     if engine == "transformers":
         return _transformers(spec, files, context)
-    memory = _paged(spec, files, tokens)
-    if drafter is None:
-        return memory
-    guessing = _paged(spec, drafter, tokens)
-    # One process holds both, and one runtime.
-    return Memory(memory.weights + guessing.weights, memory.cache + guessing.cache, memory.rest, tokens)
+    return _paged(spec, files, drafter, tokens)
 
 
 def _trained(files: Path) -> int:
@@ -201,14 +196,20 @@ def _trained(files: Path) -> int:
     return Header.read(files).count("%.context_length", 0)
 
 
-def _paged(spec: LocalModel, files: Path, tokens: int) -> Memory:
+def _paged(spec: LocalModel, files: Path, drafter: Path | None, tokens: int) -> Memory:
     # Imported here: it brings the engine's package and the runtime, which only workers and `hearth check` need.
     from server.models.engines.paged.runtime import capabilities, precision_of
     from server.models.engines.paged.size import predicted
 
     precision = precision_of(spec.precision, capabilities())
-    told = predicted(files, keep_floats=spec.weights == "float", tokens=tokens, cache=spec.cache, precision=precision)
-    return Memory(told.weights, told.cache, told.rest, tokens)
+    told = [
+        predicted(each, keep_floats=spec.weights == "float", tokens=tokens, cache=spec.cache, precision=precision)
+        for each in (files, drafter)
+        if each is not None
+    ]
+    # One process holds both graphs, and the one that guesses ahead computes little at a time.
+    rest = told[0].rest + sum(each.graph for each in told)
+    return Memory(sum(each.weights for each in told), sum(each.cache for each in told), rest, tokens)
 
 
 def _llamacpp(spec: LocalModel, file: Path, context: int, tokens: int) -> Memory:

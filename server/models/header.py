@@ -1,48 +1,70 @@
-"""What files of weights say of themselves: a GGUF file's metadata, a folder's config.json. Reads no weights.
+"""What files of weights say of themselves: a GGUF file's header, a folder's JSON. Reads no weights, knows no engine.
 
-The GGUF format is described in ggml's docs/gguf.md. The gguf package reads a large vocabulary in ten seconds, this in a
-third of one, since it passes over every list it is not asked for. Needs no heavy library.
+The GGUF format is ggml's docs/gguf.md. gguf's own reader believes what a file says of its lengths: a broken one keeps
+it busy for ever, and a large vocabulary takes it ten seconds. Here every length is held against the file before it is
+used, and a list is passed over until it is asked for. Needs no heavy library.
 """
 
 import json
 import math
 import mmap
+import os
 import re
 import struct
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-_SCALARS = dict(enumerate(["B", "b", "H", "h", "I", "i", "f", "?"])) | {10: "Q", 11: "q", 12: "d"}
-_STRING, _ARRAY = 8, 9
-_BLOCKS = {0: (1, 4), 1: (1, 2), 2: (32, 18), 3: (32, 20), 8: (32, 34), 12: (256, 144), 14: (256, 210), 20: (32, 18)}
-_BLOCKS |= {30: (1, 2)}
-"""Values and bytes of a block of F32, F16, Q4_0, Q4_1, Q8_0, Q4_K, Q6_K, IQ4_NL, BF16, by ggml's numbers (ggml.h)."""
+import numpy as np
+
+_MAGIC = b"GGUF"
+_VERSIONS = (2, 3)
+_SCALARS = {0: "<B", 1: "<b", 2: "<H", 3: "<h", 4: "<I", 5: "<i", 6: "<f", 7: "<?", 10: "<Q", 11: "<q", 12: "<d"}
+_TEXT, _LIST = 8, 9
+_LENGTH = struct.Struct("<Q")
+_DIMENSIONS = 4
+BLOCKS = {
+    **{0: (1, 4), 1: (1, 2), 30: (1, 2), 28: (1, 8)},  # F32, F16, BF16, F64
+    **{24: (1, 1), 25: (1, 2), 26: (1, 4), 27: (1, 8)},  # I8, I16, I32, I64
+    **{2: (32, 18), 3: (32, 20), 6: (32, 22), 7: (32, 24), 8: (32, 34), 9: (32, 40)},  # Q4_0 to Q8_1
+    **{10: (256, 84), 11: (256, 110), 12: (256, 144), 13: (256, 176), 14: (256, 210), 15: (256, 292)},  # Q2_K to Q8_K
+    **{16: (256, 66), 17: (256, 74), 18: (256, 98), 19: (256, 50), 20: (32, 18)},  # IQ2_XXS to IQ4_NL
+    **{21: (256, 110), 22: (256, 82), 23: (256, 136), 29: (256, 56)},  # IQ3_S, IQ2_S, IQ4_XS, IQ1_M
+    **{34: (256, 54), 35: (256, 66), 39: (32, 17), 40: (64, 36), 41: (128, 18)},  # TQ1_0, TQ2_0, MXFP4, NVFP4, Q1_0
+}
+"""Values and bytes of a block of each type of tensor, by ggml's numbers (ggml.h)."""
+_UNKNOWN = (16, 1)
+"""Of a type that is newer than this table: no fewer bits a value than any has."""
 _SHARD = re.compile(r"(?P<stem>.+)-\d{5}-of-(?P<count>\d{5})\.gguf")
 
 
-@dataclass(frozen=True)
-class Listed:
-    """A list that was passed over."""
-
-    length: int
+class WeightsError(ValueError):
+    """A file cannot be used; the text names it and says why."""
 
 
 @dataclass(frozen=True)
-class Tensor:
-    """One tensor's entry: `shape` as numpy has it, rows first; `kind` is ggml's number of its type."""
+class Entry:
+    """One tensor: its size in numpy's order, ggml's number of its type, and its bytes in the file.
+
+    Of a type that is not in BLOCKS, `bytes` is the least it can have.
+    """
 
     name: str
-    shape: tuple[int, ...]
+    size: tuple[int, ...]
     kind: int
-    offset: int
+    start: int
+    bytes: int
 
-    @property
-    def least(self) -> int:
-        """Bytes it takes at the very least; exact for the kinds in `_BLOCKS`."""
-        values, held = _BLOCKS.get(self.kind, (8, 1))
-        return math.prod(self.shape) // values * held
+
+@dataclass(frozen=True)
+class _Passed:
+    """A list that was passed over: the type of its entries, how many there are, and where they begin."""
+
+    kind: int
+    length: int
+    start: int
 
 
 @dataclass(frozen=True)
@@ -50,137 +72,211 @@ class Header:
     """The metadata and the tensors of one GGUF file. `%` in a key stands for the architecture."""
 
     file: Path
-    fields: dict[str, Any]
-    tensors: tuple[Tensor, ...]
+    tensors: dict[str, Entry]
+    _fields: dict[str, Any]
 
     @classmethod
-    def read(cls, file: Path, keep: Collection[str] = ()) -> "Header":
-        """Lists become Listed unless their key is in `keep`, or they hold at most 256 numbers.
-
-        Raises ValueError naming the file where it is no GGUF file or cut off, OSError where it cannot be read.
-        """
-        try:
-            with file.open("rb") as opened, mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
-                reading = _Reading(mapped, keep)
-                fields, tensors = reading.header()
-        except (ValueError, struct.error, OverflowError) as error:
-            raise ValueError(f"{file}: not a whole GGUF file: {error}") from error
-        return cls(file, fields, tensors)
+    def read(cls, file: Path) -> "Header":
+        """Raises WeightsError, naming file and field, where this is no GGUF file, a cut one or a corrupt one."""
+        with _walking(file) as walk:
+            fields, tensors = walk.header()
+        return cls(file, tensors, fields)
 
     @property
     def architecture(self) -> str:
-        """Raises ValueError where the file names none."""
-        named = self.fields.get("general.architecture")
+        """Raises WeightsError where the file names none."""
+        named = self._fields.get("general.architecture")
         if not isinstance(named, str):
-            raise ValueError(f"{self.file}: names no architecture, so it is no language model")
+            raise WeightsError(f"{self.file}: names no architecture, so it is no language model")
         return named
 
-    def field(self, key: str, default: Any = None) -> Any:
-        return self.fields.get(key.replace("%", self.architecture), default)
+    def field(self, key: str, default: Any = None, *, errors: str = "strict") -> Any:
+        """A number, a text, a flag or a list of them; a list is read from the file here, at each call.
+
+        `errors` is what becomes of texts in a list that are no UTF-8, as bytes.decode has it. Raises WeightsError.
+        """
+        value = self._fields.get(key := self._full(key), default)
+        if not isinstance(value, _Passed):
+            return value
+        with _walking(self.file, value.start) as walk:
+            return walk.entries(key, value, errors)
+
+    def length(self, key: str) -> int:
+        """How many entries a list has; 0 where there is none. Reads nothing."""
+        value = self._fields.get(self._full(key))
+        return value.length if isinstance(value, _Passed) else 0
 
     def count(self, key: str, default: int | None = None) -> int:
-        """A whole number; the largest of those given for each layer. Raises ValueError where it is missing."""
+        """A whole number; the largest of those given for each layer. Raises WeightsError where it is missing."""
         value = self.field(key, default)
         numbers = value if isinstance(value, list) and value else [value]
         if not all(isinstance(number, int) for number in numbers):
-            raise ValueError(f"{self.file}: the metadata lacks {key.replace('%', self.architecture)}")
+            raise WeightsError(f"{self.file}: the metadata lacks {self._full(key)}")
         return int(max(numbers))
 
+    def _full(self, key: str) -> str:
+        return key.replace("%", self.architecture) if "%" in key else key
 
-class _Reading:
-    """One pass over the bytes before the weights."""
 
-    def __init__(self, data: mmap.mmap, keep: Collection[str]) -> None:
+@contextmanager
+def _walking(file: Path, at: int = 0) -> Iterator["_Walk"]:
+    """The file from the byte `at` on; what goes wrong on the way is told with its name."""
+    try:
+        with file.open("rb") as opened:
+            size = os.fstat(opened.fileno()).st_size
+            mapped = mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ) if size else None
+    except OSError as error:
+        raise WeightsError(f"{file}: {error.strerror or error}") from error
+    if mapped is None:
+        raise WeightsError(f"{file}: not a whole GGUF file: it is empty")
+    with mapped:
+        try:
+            yield _Walk(mapped, at)
+        except WeightsError as error:
+            raise WeightsError(f"{file}: not a whole GGUF file: {error}") from None
+
+
+class _Walk:
+    """Reads a file on from some place; what reaches over its end is an error."""
+
+    def __init__(self, data: mmap.mmap, at: int) -> None:
         self._data = data
-        self._keep = keep
-        self._at = 4
+        self._at = at
+        self._reading = "its first bytes"
 
-    def header(self) -> tuple[dict[str, Any], tuple[Tensor, ...]]:
-        """Raises ValueError or struct.error where the bytes are no GGUF of version 2 or 3."""
-        if self._data[:4] != b"GGUF":
-            raise ValueError("it does not begin with GGUF")
-        version, tensors, count = self._take("I"), self._take("Q"), self._take("Q")
-        if version not in (2, 3):
-            raise ValueError(f"version {version} is not 2 or 3")
-        if max(count, tensors) > len(self._data):
-            raise ValueError(f"it claims {count} fields and {tensors} tensors")
-        fields = dict(self._field() for _ in range(count))
-        found = tuple(self._tensor() for _ in range(tensors))
-        alignment = fields.get("general.alignment", 32)
-        if not isinstance(alignment, int) or alignment < 1:
-            raise ValueError(f"general.alignment is {alignment!r}")
-        start = -(-self._at // alignment) * alignment
-        for tensor in found:
-            if start + tensor.offset + tensor.least > len(self._data):
-                raise ValueError(f"it ends before the end of the tensor {tensor.name}")
-        return fields, found
+    def header(self) -> tuple[dict[str, Any], dict[str, Entry]]:
+        if self._take(4) != _MAGIC:
+            raise WeightsError("it does not begin with GGUF")
+        version = self._number("<I")
+        if version not in _VERSIONS:
+            raise WeightsError(f"version {version} is not read; {' and '.join(map(str, _VERSIONS))} are")
+        tensors, keys = self._number("<Q"), self._number("<Q")
+        fields: dict[str, Any] = {}
+        for _ in range(keys):
+            self._reading = "the metadata"
+            key = self._text()
+            self._reading = key
+            if key in fields:
+                raise WeightsError(f"{key} comes twice in the metadata")
+            fields[key] = self._value(self._number("<I"))
+        return fields, self._tensors(tensors, fields.get("general.alignment", 32))
 
-    def _field(self) -> tuple[str, Any]:
-        key = self._string().decode(errors="replace")
-        return key, self._value(self._take("I"), key)
+    def entries(self, key: str, passed: _Passed, errors: str) -> list[Any]:
+        """The list that begins here, its lengths held against the file as it is now."""
+        self._reading = key
+        if passed.kind != _TEXT:
+            form = _SCALARS[passed.kind]
+            raw = self._take(passed.length * struct.calcsize(form))
+            found: list[Any] = np.frombuffer(raw, np.dtype(form)).tolist()
+            return found
+        return [self._text(errors) for _ in range(passed.length)]
 
-    def _tensor(self) -> Tensor:
-        name = self._string().decode(errors="replace")
-        sizes = [self._take("Q") for _ in range(self._take("I"))]
-        return Tensor(name, tuple(reversed(sizes)), self._take("I"), self._take("Q"))
+    # ---- the metadata -------------------------------------------------------------------------------------------
 
-    def _take(self, code: str) -> Any:
-        [value] = struct.unpack_from(f"<{code}", self._data, self._at)
-        self._at += struct.calcsize(f"<{code}")
-        return value
+    def _value(self, kind: int) -> Any:
+        if kind == _TEXT:
+            return self._text()
+        if kind == _LIST:
+            return self._passed()
+        if kind not in _SCALARS:
+            raise WeightsError(f"{self._reading} is of type {kind}, which is not known here")
+        return self._number(_SCALARS[kind])
 
-    def _string(self) -> bytes:
-        length = self._take("Q")
-        text = self._data[self._at : self._at + length]
-        if len(text) < length:
-            raise ValueError("it ends inside a text")
-        self._at += length
-        return text
+    def _passed(self) -> _Passed:
+        passed = _Passed(self._number("<I"), self._number("<Q"), self._at)
+        if passed.kind == _TEXT:
+            self._pass_texts(passed.length)
+        elif passed.kind in _SCALARS:
+            self._pass(passed.length * struct.calcsize(_SCALARS[passed.kind]))
+        else:
+            # Lists of lists are allowed by the format; nothing that is read here has any.
+            raise WeightsError(f"{self._reading} is a list of type {passed.kind}, which is not read here")
+        return passed
 
-    def _value(self, kind: int, key: str) -> Any:
-        if kind == _STRING:
-            return self._string().decode(errors="replace")
-        return self._list(key) if kind == _ARRAY else self._take(_code(kind))
+    def _pass_texts(self, count: int) -> None:
+        # The names are local because a vocabulary has hundreds of thousands of texts.
+        at, data, length = self._at, self._data, _LENGTH.unpack_from
+        try:
+            for _ in range(count):
+                at += 8 + length(data, at)[0]
+        except (struct.error, OverflowError):
+            raise self._cut() from None
+        self._pass(at - self._at)
 
-    def _list(self, key: str) -> "list[Any] | Listed":
-        kind, length = self._take("I"), self._take("Q")
-        if length > len(self._data):
-            raise ValueError(f"{key} claims {length} entries")
-        if kind == _STRING:
-            texts = self._strings(length)
-            if key in self._keep:
-                return [text.decode(errors="replace") for text in texts]
-            for _ in texts:
-                pass
-            return Listed(length)
-        code = _code(kind)
-        if key in self._keep or length <= 256:
-            return [self._take(code) for _ in range(length)]
-        self._at += length * struct.calcsize(f"<{code}")
-        if self._at > len(self._data):
-            raise ValueError(f"it ends inside {key}")
-        return Listed(length)
+    # ---- the tensors --------------------------------------------------------------------------------------------
 
-    def _strings(self, length: int) -> Iterator[bytes]:
-        return (self._string() for _ in range(length))
+    def _tensors(self, count: int, step: object) -> dict[str, Entry]:
+        found: dict[str, tuple[tuple[int, ...], int, int]] = {}
+        for _ in range(count):
+            self._reading = "the list of tensors"
+            name = self._text()
+            self._reading = f"the tensor {name}"
+            dimensions = self._number("<I")
+            if dimensions > _DIMENSIONS:
+                raise WeightsError(f"the tensor {name} has {dimensions} dimensions")
+            if name in found:
+                raise WeightsError(f"the tensor {name} comes twice")
+            size = tuple(self._number("<Q") for _ in range(dimensions))[::-1]
+            found[name] = (size, self._number("<I"), self._number("<Q"))
+        if isinstance(step, bool) or not isinstance(step, int) or not 0 < step <= 1 << 20:
+            raise WeightsError(f"general.alignment is {step!r}")
+        start = -(-self._at // step) * step
+        return {name: self._entry(name, size, kind, start + offset) for name, (size, kind, offset) in found.items()}
+
+    def _entry(self, name: str, size: tuple[int, ...], kind: int, start: int) -> Entry:
+        each, octets = BLOCKS.get(kind, _UNKNOWN)
+        if size and size[-1] % each and kind in BLOCKS:
+            raise WeightsError(f"the tensor {name} has rows of {size[-1]}, but its type comes in blocks of {each}")
+        length = math.prod(size) // each * octets
+        over = start + length - len(self._data)
+        if over > 0:
+            raise WeightsError(f"cut off or corrupt: the tensor {name} ends {over} bytes after it")
+        return Entry(name, size, kind, start, length)
+
+    # ---- bytes --------------------------------------------------------------------------------------------------
+
+    def _pass(self, count: int) -> int:
+        """Go on by `count` bytes; returns where they began."""
+        begun = self._at
+        if begun + count > len(self._data):
+            raise self._cut()
+        self._at = begun + count
+        return begun
+
+    def _take(self, count: int) -> bytes:
+        begun = self._pass(count)
+        return self._data[begun : self._at]
+
+    def _number(self, form: str) -> Any:
+        return struct.unpack_from(form, self._data, self._pass(struct.calcsize(form)))[0]
+
+    def _text(self, errors: str = "strict") -> str:
+        try:
+            return self._take(self._number("<Q")).decode(errors=errors)
+        except UnicodeDecodeError:
+            raise WeightsError(f"corrupt in {self._reading}: a text is not UTF-8") from None
+
+    def _cut(self) -> WeightsError:
+        return WeightsError(f"cut off or corrupt in {self._reading}")
 
 
-def _code(kind: int) -> str:
-    if kind not in _SCALARS:
-        raise ValueError(f"it holds a value of an unknown type, {kind}")
-    return _SCALARS[kind]
+# ---- folders --------------------------------------------------------------------------------------------------------
+
+
+def read_json(file: Path) -> dict[str, Any]:
+    """A JSON object. Raises WeightsError with the file's name."""
+    try:
+        found = json.loads(file.read_bytes())
+    except (OSError, ValueError, RecursionError) as error:
+        raise WeightsError(f"{file}: {error}") from error
+    if not isinstance(found, dict):
+        raise WeightsError(f"{file}: should hold a JSON object")
+    return found
 
 
 def config(folder: Path) -> dict[str, Any]:
-    """config.json of a folder. Raises ValueError naming it where it cannot be read."""
-    file = folder / "config.json"
-    try:
-        found = json.loads(file.read_bytes())
-    except (OSError, ValueError) as error:
-        raise ValueError(f"{file}: cannot be read: {error}") from error
-    if not isinstance(found, dict):
-        raise ValueError(f"{file}: should hold a JSON object")
-    return found
+    """config.json of a folder. Raises WeightsError naming it where it cannot be read."""
+    return read_json(folder / "config.json")
 
 
 def parts(files: Path) -> list[Path]:

@@ -1,17 +1,12 @@
 """`engine: auto`: the first engine without an objection, told with its reason; and why there is none."""
 
 import json
-import struct
 from pathlib import Path
 
 import pytest
 
 from config.model import LocalModel
-from server.models import choice
 from server.models.choice import Choice, Facts, Machine, choose, decide
-from server.models.engines.paged import folder as folder_weights
-from server.models.engines.paged import gguf_file
-from server.models.header import Header, Listed
 from tests.making import made
 
 LINUX = Machine("linux", frozenset(["openvino", "llamacpp", "transformers"]))
@@ -115,51 +110,6 @@ def test_an_encoder_of_another_kind_is_refused_with_its_file(tmp_path: Path) -> 
     embed = LocalModel.model_validate({"engine": "auto", "source": str(tmp_path), "task": "embed"}, context={})
     with pytest.raises(ValueError, match=r"config\.json: model_type is 't5'"):
         choose(embed, tmp_path)
-
-
-def test_what_is_said_of_the_paged_engine_is_what_its_own_files_say() -> None:
-    assert {"gguf": tuple(gguf_file.FAMILIES), "folder": tuple(folder_weights.FAMILIES)} == choice.FAMILIES
-
-
-# ---- headers --------------------------------------------------------------------------------------------------------
-
-
-def test_a_header_tells_fields_tensors_and_how_long_lists_are() -> None:
-    header = Header.read(made("random", family="qwen3", quant="q8_0"), keep=["tokenizer.ggml.token_type"])
-    assert header.architecture == "qwen3"
-    assert header.count("%.block_count") == 2 and header.field("%.nothing", "none") == "none"
-    tokens, types = header.fields["tokenizer.ggml.tokens"], header.fields["tokenizer.ggml.token_type"]
-    assert isinstance(tokens, Listed) and tokens.length == len(types)
-    assert next(tensor for tensor in header.tensors if tensor.name == "token_embd.weight").shape[1] == 128
-
-
-@pytest.mark.parametrize("kept", [0, 3, 4, 20, 200, 5000, 0.5, 0.97])
-def test_a_file_that_is_cut_anywhere_is_refused_by_name(kept: float, tmp_path: Path) -> None:
-    whole = made("random", family="llama", quant="q8_0").read_bytes()
-    file = tmp_path / "cut.gguf"
-    file.write_bytes(whole[: int(kept * len(whole)) if isinstance(kept, float) else kept])
-    with pytest.raises(ValueError, match=r"cut\.gguf: not a whole GGUF file"):
-        choose(spec(), file)
-
-
-@pytest.mark.parametrize(
-    "content",
-    [
-        b"GGUF" + struct.pack("<IQQ", 9, 0, 0),
-        b"GGUF" + struct.pack("<IQQ", 3, 0, 2**60),
-        b"GGUF" + struct.pack("<IQQ", 3, 2**60, 0),
-        b"GGUF" + struct.pack("<IQQQ", 3, 0, 1, 2**62),
-        b"GGUF" + struct.pack("<IQQQ1sIIQ", 3, 0, 1, 1, b"a", 9, 8, 2**63),
-        b"GGUF" + struct.pack("<IQQQ1sIIQ", 3, 0, 1, 1, b"a", 9, 0, 2**63),
-        b"GGUF" + struct.pack("<IQQQ1sI", 3, 0, 1, 1, b"a", 77),
-        b"PK\x03\x04" + bytes(100),
-    ],
-)
-def test_a_header_that_lies_of_its_lengths_is_refused(content: bytes, tmp_path: Path) -> None:
-    file = tmp_path / "odd.gguf"
-    file.write_bytes(content)
-    with pytest.raises(ValueError, match=r"odd\.gguf: not a whole GGUF file"):
-        Header.read(file)
 
 
 def test_a_folder_whose_config_is_broken_is_refused_by_name(tmp_path: Path) -> None:

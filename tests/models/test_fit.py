@@ -118,7 +118,9 @@ def test_the_kind_of_the_cache_decides_its_size() -> None:
 def test_a_small_model_that_guesses_ahead_counts_too() -> None:
     file = made("random", family="qwen3", quant="q8_0")
     alone, both = estimate("openvino", local(), file), estimate("openvino", local(), file, file)
-    assert (both.weights, both.cache, both.rest) == (2 * alone.weights, 2 * alone.cache, alone.rest)
+    assert (both.weights, both.cache) == (2 * alone.weights, 2 * alone.cache)
+    # Two graphs, but one process.
+    assert alone.rest < both.rest < 1.5 * alone.rest
 
 
 def test_a_plan_names_engine_memory_absence_and_faults(tmp_path: Path) -> None:

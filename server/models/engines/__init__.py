@@ -55,4 +55,4 @@ def _local(engine: str, spec: LocalModel, files: Path, data: Path, progress: Pro
     drafter = None
     if draft is not None and not draft.is_ngram:
         drafter = located(draft, data, download=spec.download, progress=progress, access=access)
-    return PagedEngine(spec, files, drafter)
+    return PagedEngine(spec, files, drafter, cache)

@@ -29,9 +29,10 @@ class Metadata:
 
     @classmethod
     def read(cls, file: Path) -> "Metadata":
-        """Raises ValueError naming the file where it is no GGUF file or cut off, OSError where it cannot be read."""
-        header = Header.read(file, keep=(_TOKENS, _TYPES))
-        tokens, types = header.field(_TOKENS), header.field(_TYPES)
+        """Raises ValueError naming the file where it is no whole GGUF file of a language model."""
+        header = Header.read(file)
+        # llama.cpp takes texts that are no UTF-8, and no token of ours is among them.
+        tokens, types = header.field(_TOKENS, errors="replace"), header.field(_TYPES)
         if not isinstance(tokens, list) or not all(isinstance(token, str) for token in tokens):
             raise ValueError(f"{file}: lists no tokens, so it is no language model")
         ids = {name: header.field(f"tokenizer.ggml.{key}_token_id") for key, name in _SPECIAL.items()}

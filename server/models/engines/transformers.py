@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from config.model import LocalModel
-from server.errors import ContextLengthExceeded, HearthError, InvalidValue, RequestError
+from server.errors import HearthError
 from server.models.abilities import ABILITIES
 from server.models.engine import (
     Admitted,
@@ -22,16 +22,15 @@ from server.models.engine import (
     Delta,
     Event,
     Failed,
-    Generate,
     Progress,
     Request,
     Scored,
     TokenLogprob,
     is_last,
 )
-from server.models.engines.paged.constraint import Grammars
-from server.models.engines.paged.sampler import Choice, Chooser, Sampler
-from server.models.engines.paged.vocabulary import Speaking
+from server.models.engines.sampling.admission import Desk
+from server.models.engines.sampling.sampler import Chooser, Sampler
+from server.models.engines.sampling.vocabulary import Speaking
 from server.models.engines.transformers_model import Causal, words
 
 _LONGEST_CONTEXT = 8192
@@ -84,11 +83,10 @@ class TransformersEngine:
                 f"{self._files / 'config.json'}: the model reads {model.context} tokens, and the recipe's context is "
                 f"{self._context}"
             )
-        self._grammars = Grammars(self._words)
+        self._desk = Desk(self._words, self._context)
         self._sampler = Sampler(model.vocabulary)
         progress("computing once")
         self._rate = model.warm(max(4, min(32, self._context)))
-        added = self._words.tokenizer.get_added_tokens_decoder()
         return Card(
             task="chat",
             description=f"A {model.family} model, computed by transformers.",
@@ -100,42 +98,24 @@ class TransformersEngine:
             rendered=True,
             template=self._words.template,
             special=self._words.special,
-            control={token.content: place for place, token in added.items() if token.special},
+            control=self._words.control,
         )
 
     # ---- requests ---------------------------------------------------------------------------------------------------
 
     def submit(self, key: int, request: Request) -> Admitted:
-        if not isinstance(request, Generate):
-            raise RequestError("This model is for chat, not for embeddings or reranking.", param="model")
-        tokens = self._tokens(request.prompt)
-        if len(tokens) >= self._context:
-            raise ContextLengthExceeded.of(self._context, len(tokens))
-        if not all(0 <= token < len(self._words.pieces) for token in request.sampling.logit_bias):
-            raise InvalidValue("A token id is not in this model's vocabulary.", param="logit_bias")
-        constraint = None if request.grammar is None else self._grammars.matcher(request.grammar)
-        room = self._context - len(tokens)
+        admitted = self._desk.admit(request)
         answer = _Answer(
             key,
-            tokens,
-            len(tokens),
-            room if request.max_tokens is None else min(room, request.max_tokens),
-            Chooser(request.sampling, tokens, constraint, self._words.ends),
-            Speaking(self._words, request.markers),
-            request.prompt_logprobs,
+            admitted.tokens,
+            len(admitted.tokens),
+            admitted.limit,
+            admitted.chooser,
+            admitted.speaking,
+            admitted.scored,
         )
         self._waiting.append(answer)
-        return Admitted(len(tokens))
-
-    def _tokens(self, prompt: str | list[int] | None) -> list[int]:
-        if prompt is None:
-            raise RequestError("This model needs a chat template, and has none.", param="messages")
-        tokens = self._words.encode(prompt) if isinstance(prompt, str) else list(prompt)
-        if not all(0 <= token < len(self._words.pieces) for token in tokens):
-            raise InvalidValue("A token id is not in this model's vocabulary.", param="prompt")
-        if not tokens:
-            raise InvalidValue("The prompt is empty.", param="messages")
-        return tokens
+        return Admitted(len(admitted.tokens))
 
     def cancel(self, key: int) -> None:
         for answers in (self._waiting, self._running):
@@ -198,11 +178,10 @@ class TransformersEngine:
     def _score(self, answer: _Answer, logits: NDArray[np.float32], count: int, alternatives: int) -> None:
         """Of a piece of the prompt: each row of logits tells of the token after it."""
         if answer.past == 0:
-            answer.scored.append(self._told(answer.tokens[0], None))
+            answer.scored.append(self._desk.logprob(answer.tokens[0], None))
         after = answer.tokens[answer.past + 1 : answer.past + count + 1]
         for row, token in zip(logits, after, strict=False):  # nothing is known of what follows the last one
-            choice = self._sampler.told(row, token, alternatives)
-            answer.scored.append(self._logprob(choice))
+            answer.scored += self._desk.logprobs(self._sampler.told(row, token, alternatives))
 
     def _chosen(self, answer: _Answer, logits: NDArray[np.float32]) -> Event:
         """The answer's next token, from the last row."""
@@ -222,13 +201,4 @@ class TransformersEngine:
             reason = "length"
         if reason is not None:
             text += answer.speaking.flush()
-        logprobs = [] if choice.logprob is None else [self._logprob(choice)]
-        return Delta(text, 1, finish_reason=reason, logprobs=logprobs)
-
-    def _logprob(self, choice: Choice) -> TokenLogprob:
-        top = [self._told(token, logprob) for token, logprob in choice.top]
-        return self._told(choice.token, choice.logprob, top)
-
-    def _told(self, token: int, logprob: float | None, top: list[TokenLogprob] | None = None) -> TokenLogprob:
-        data = self._words.bytes_of(token)
-        return TokenLogprob(data.decode("utf-8", "replace"), data, logprob, top or [])
+        return Delta(text, 1, finish_reason=reason, logprobs=self._desk.logprobs(choice))

@@ -4,7 +4,6 @@ torch and transformers are imported when a model is read, in the worker that run
 """
 
 import inspect
-import json
 import tempfile
 import time
 from pathlib import Path
@@ -13,8 +12,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from server.models.engines.paged import vocabulary
-from server.models.engines.paged.vocabulary import Vocabulary
+from server.models.engines.sampling import vocabulary
+from server.models.engines.sampling.vocabulary import Vocabulary
+from server.models.header import config
 
 _EXTRA = "the engine transformers needs torch and transformers; run: scripts/setup transformers"
 _SAME = 0.98
@@ -27,7 +27,7 @@ class Causal:
 
     def __init__(self, folder: Path, precision: str, threads: int | None) -> None:
         """`precision` is auto, f32 or bf16. Raises ValueError, naming the folder, where it cannot be read."""
-        config = _config(folder)
+        told = config(folder)
         try:
             import torch
             import transformers
@@ -37,7 +37,7 @@ class Causal:
             torch.set_num_threads(threads)
         transformers.utils.logging.set_verbosity_error()
         transformers.utils.logging.disable_progress_bar()
-        _refuse_foreign_code(folder, config, transformers)
+        _refuse_foreign_code(folder, told, transformers)
         self.precision = precision if precision != "auto" else _fastest(torch)
         self._torch = torch
         self._cache = transformers.DynamicCache
@@ -120,22 +120,11 @@ def words(folder: Path, size: int) -> Vocabulary:
         return vocabulary.from_folder(Path(room), size)
 
 
-def _config(folder: Path) -> dict[str, Any]:
-    file = folder / "config.json"
-    try:
-        config = json.loads(file.read_bytes())
-    except (OSError, ValueError) as error:
-        raise ValueError(f"{file}: {error}") from error
-    if not isinstance(config, dict):
-        raise ValueError(f"{file}: should hold a JSON object")
-    return config
-
-
-def _refuse_foreign_code(folder: Path, config: dict[str, Any], transformers: Any) -> None:
-    kind = config.get("model_type")
+def _refuse_foreign_code(folder: Path, told: dict[str, Any], transformers: Any) -> None:
+    kind = told.get("model_type")
     if kind in transformers.CONFIG_MAPPING:
         return
-    if config.get("auto_map"):
+    if told.get("auto_map"):
         why = "its architecture is code in the folder itself, and code that comes with weights is never run"
     else:
         why = f"its model_type {kind!r} is not one that transformers {transformers.__version__} reads"

@@ -5,10 +5,8 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import openvino as ov
-
 from config.model import LocalModel
-from server.errors import ContextLengthExceeded, HearthError, InvalidValue, RequestError
+from server.errors import ContextLengthExceeded, HearthError
 from server.models.abilities import ABILITIES
 from server.models.engine import (
     Admitted,
@@ -16,23 +14,24 @@ from server.models.engine import (
     Delta,
     Event,
     Failed,
-    Generate,
     Progress,
     Request,
     Scored,
     TokenLogprob,
 )
-from server.models.engines.paged import trial, vocabulary
-from server.models.engines.paged.constraint import Grammars
+from server.models.engines.paged import trial
+from server.models.engines.paged.constants import Constants
 from server.models.engines.paged.folder import Folder
 from server.models.engines.paged.gguf_file import GgufFile
 from server.models.engines.paged.pages import Pages
-from server.models.engines.paged.runtime import Decoder, Span
-from server.models.engines.paged.sampler import Choice, Chooser, Rows, Sampler
+from server.models.engines.paged.runtime import Decoder, Span, capabilities, precision_of
 from server.models.engines.paged.schedule import Schedule, Sequence, Work
+from server.models.engines.paged.size import held
 from server.models.engines.paged.speculation import Draft, ModelDraft, NgramDraft
-from server.models.engines.paged.vocabulary import Speaking, Vocabulary
-from server.models.engines.paged.weights import Weights
+from server.models.engines.sampling import vocabulary
+from server.models.engines.sampling.admission import Desk
+from server.models.engines.sampling.sampler import Choice, Chooser, Rows, Sampler
+from server.models.engines.sampling.vocabulary import Speaking, Vocabulary
 
 log = logging.getLogger(__name__)
 
@@ -88,9 +87,11 @@ class PagedEngine:
     end at once (`max_tokens` 0 or 1); see `speculation`.
     """
 
-    def __init__(self, spec: LocalModel, files: Path, drafter: Path | None = None) -> None:
-        """`drafter` is the small model that guesses ahead, where the recipe declares one."""
+    def __init__(self, spec: LocalModel, files: Path, drafter: Path | None = None, cache: Path | None = None) -> None:
+        """`drafter` is the small model that guesses ahead, where the recipe declares one; `cache` is the folder where
+        the weights are while they are in use, None to hold them in memory."""
         self._files = files
+        self._cache = cache
         self._drafter = drafter
         self._spec = spec
         self._answers: dict[int, _Answer] = {}
@@ -103,16 +104,16 @@ class PagedEngine:
         progress("checking the runtime")
         trial.run()
         progress("reading the weights")
-        precision = _precision(spec.precision)
+        precision = precision_of(spec.precision, capabilities())
         weights, words = read(self._files, keep_floats=spec.weights == "float")
         self._words = words
         self._context = spec.context or min(weights.shape.context or 8192, 8192)
         progress("compiling the graph")
         tokens = max(spec.cache_tokens or 2 * self._context, self._context)
-        self._decoder = Decoder(weights, tokens=tokens, precision=precision, threads=spec.threads, cache=spec.cache)
+        self._decoder = self._compiled(weights, tokens, precision)
         self.pages = Pages(self._decoder.pages, self._decoder.page_size)
         self.schedule = Schedule(self.pages, spec.parallel)
-        self._grammars = Grammars(words)
+        self._desk = Desk(words, self._context)
         self._sampler = Sampler(weights.shape.vocabulary)
         self._piece = max(1, _SCORED_BYTES // (4 * weights.shape.vocabulary))
         self._draft = self._drafting(tokens, precision, progress)
@@ -143,12 +144,18 @@ class PagedEngine:
         weights, words = read(self._drafter, keep_floats=spec.weights == "float")
         self._words.check_same(words, self._drafter)
         progress("compiling the draft's graph")
-        decoder = Decoder(weights, tokens=tokens, precision=precision, threads=spec.threads, cache=spec.cache)
         return ModelDraft(
-            decoder,
+            self._compiled(weights, tokens, precision),
             context=weights.shape.context or self._context,
             most=spec.draft_tokens,
             vocabulary=len(self._words.pieces),
+        )
+
+    def _compiled(self, weights: GgufFile | Folder, tokens: int, precision: str) -> Decoder:
+        spec = self._spec
+        constants = Constants(self._cache, held(weights))
+        return Decoder(
+            weights, tokens=tokens, precision=precision, threads=spec.threads, cache=spec.cache, constants=constants
         )
 
     def _warmed(self) -> float:
@@ -162,17 +169,8 @@ class PagedEngine:
     # ---- requests -----------------------------------------------------------------------------------------------
 
     def submit(self, key: int, request: Request) -> Admitted:
-        if not isinstance(request, Generate):
-            raise RequestError("This model is for chat, not for embeddings or reranking.", param="model")
-        tokens = self._tokens(request)
-        if len(tokens) >= self._context:
-            raise ContextLengthExceeded.of(self._context, len(tokens))
-        for token in request.sampling.logit_bias:
-            if not 0 <= token < len(self._words.pieces):
-                raise InvalidValue(f"The token {token} is not in this model's vocabulary.", param="logit_bias")
-        constraint = None if request.grammar is None else self._grammars.matcher(request.grammar)
-        room = self._context - len(tokens)
-        scored = request.prompt_logprobs
+        admitted = self._desk.admit(request)
+        tokens, scored = admitted.tokens, admitted.scored
         answer = _Answer(
             Sequence(
                 tokens,
@@ -182,29 +180,16 @@ class PagedEngine:
                 # Logits are not kept with pages: what is to be scored is computed.
                 reuses=scored is None,
             ),
-            Chooser(request.sampling, tokens, constraint, self._words.ends),
-            Speaking(self._words, request.markers),
-            limit=room if request.max_tokens is None else min(room, request.max_tokens),
+            admitted.chooser,
+            admitted.speaking,
+            limit=admitted.limit,
             alternatives=scored,
         )
         if scored is not None:
-            answer.scores.append(self._logprob(tokens[0], None, []))
+            answer.scores.append(self._desk.logprob(tokens[0], None))
         self._answers[key] = answer
         self.schedule.add(answer.sequence)
         return Admitted(len(tokens))
-
-    def _tokens(self, request: Generate) -> list[int]:
-        if request.prompt is None:
-            raise RequestError("This model takes a rendered prompt.", param="messages")
-        if isinstance(request.prompt, str):
-            tokens = self._words.encode(request.prompt, begin=True)
-        else:
-            tokens = request.prompt
-            if not all(0 <= token < len(self._words.pieces) for token in tokens):
-                raise InvalidValue("A token id is not in this model's vocabulary.", param="prompt")
-        if not tokens:
-            raise InvalidValue("The prompt is empty.", param="messages")
-        return list(tokens)
 
     def cancel(self, key: int) -> None:
         if (answer := self._answers.pop(key, None)) is not None:
@@ -288,7 +273,7 @@ class PagedEngine:
         for place, row in enumerate(logits, span.past + 1):
             # After a preemption the first ones are known already.
             if len(answer.scores) <= place < answer.sequence.prompt:
-                answer.scores += self._logprobs(self._sampler.told(row, tokens[place], wanted))
+                answer.scores += self._desk.logprobs(self._sampler.told(row, tokens[place], wanted))
 
     def _choose(self, turns: list[_Turn], logits: Rows) -> None:
         """One token of each answer after another, as long as its guesses turn out right."""
@@ -317,7 +302,7 @@ class PagedEngine:
         right = turn.tokens < len(guesses) and guesses[turn.tokens] == choice.token
         turn.tokens += 1
         turn.text += answer.speaking.feed(choice.token)
-        turn.logprobs += self._logprobs(choice)
+        turn.logprobs += self._desk.logprobs(choice)
         turn.row += 1
         if right:
             turn.accepted += 1
@@ -348,16 +333,6 @@ class PagedEngine:
         delta = Delta(text, turn.tokens, cached_tokens=cached, finish_reason=turn.reason, logprobs=turn.logprobs)
         return [*events, (key, delta)]
 
-    def _logprobs(self, choice: Choice) -> list[TokenLogprob]:
-        if choice.logprob is None:
-            return []
-        top = [self._logprob(token, logprob, []) for token, logprob in choice.top]
-        return [self._logprob(choice.token, choice.logprob, top)]
-
-    def _logprob(self, token: int, logprob: float | None, top: list[TokenLogprob]) -> TokenLogprob:
-        data = self._words.bytes_of(token)
-        return TokenLogprob(data.decode("utf-8", "replace"), data, logprob, top)
-
     def _budget(self) -> int:
         seconds = _STEP_SECONDS if self.schedule.decoding else _ALONE_SECONDS
         return max(_LEAST, min(_MOST, int(self._rate * seconds)))
@@ -373,16 +348,10 @@ class PagedEngine:
             self._rate = min(rate, self._rate + 0.3 * (rate - self._rate))
 
 
-def read(path: Path, *, keep_floats: bool) -> tuple[Weights, Vocabulary]:
+def read(path: Path, *, keep_floats: bool) -> tuple[GgufFile | Folder, Vocabulary]:
     """The weights and the tokenizer of a .gguf file or a folder. Raises WeightsError with what is wrong with it."""
     if path.suffix == ".gguf":
         file = GgufFile(path, keep_floats=keep_floats)
-        return file, vocabulary.from_gguf(file)
+        return file, vocabulary.from_gguf(file.header, file.shape.vocabulary)
     folder = Folder(path, keep_floats=keep_floats)
     return folder, vocabulary.from_folder(path, folder.shape.vocabulary)
-
-
-def _precision(wanted: str) -> str:
-    if wanted != "auto":
-        return wanted
-    return "bf16" if "BF16" in ov.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES") else "f32"

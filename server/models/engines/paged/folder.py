@@ -9,14 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from server.models.engines.paged.weights import Float, Matrix, Shape, WeightsError, check, frequencies, quantised
-
-FAMILIES = {
-    "LlamaForCausalLM": "llama",
-    "MistralForCausalLM": "mistral",
-    "Qwen2ForCausalLM": "qwen2",
-    "Qwen3ForCausalLM": "qwen3",
-}
+from server.models.engines.paged.weights import Float, Matrix, Shape, check, frequencies, quantised, real, whole
+from server.models.families import FAMILIES, unlike_config
+from server.models.header import WeightsError, config
 
 _ONCE = {"embedding": "model.embed_tokens", "norm": "model.norm", "head": "lm_head"}
 _LAYER = {
@@ -52,13 +47,13 @@ class Folder:
     def __init__(self, path: Path, *, keep_floats: bool = False) -> None:
         self.path = path
         self.keep_floats = keep_floats
-        self._config = config = read_json(path / "config.json")
+        self._config = config(path)
         where = path / "config.json"
-        kinds = config.get("architectures")
+        kinds = self._config.get("architectures")
         kind = kinds[0] if isinstance(kinds, list) and kinds else None
-        if not isinstance(kind, str) or kind not in FAMILIES:
-            raise WeightsError(f"{where}: the architecture {kind} is not one of {', '.join(FAMILIES)}")
-        self.family = FAMILIES[kind]
+        if not isinstance(kind, str) or kind not in FAMILIES["folder"]:
+            raise WeightsError(f"{where}: the architecture {kind} is not one of {', '.join(FAMILIES['folder'])}")
+        self.family = FAMILIES["folder"][kind]
         try:
             self.shape = self._shape()
         except WeightsError as error:
@@ -72,10 +67,8 @@ class Folder:
     # ---- the configuration --------------------------------------------------------------------------------------
 
     def _shape(self) -> Shape:
-        if self._config.get("quantization_config") is not None:
-            raise WeightsError("quantization_config: weights that are quantised already are not read from a folder")
-        if (act := self._config.get("hidden_act", "silu")) != "silu":
-            raise WeightsError(f"hidden_act {act} is not supported; silu is")
+        if (unlike := unlike_config(self._config)) is not None:
+            raise WeightsError(unlike)
         heads, hidden = self._count("num_attention_heads"), self._count("hidden_size")
         head_dim = self._count("head_dim", hidden // max(1, heads))
         return Shape(
@@ -101,9 +94,6 @@ class Folder:
             theta = self._real("rope_theta", 10000.0)
         if isinstance(theta, bool) or not isinstance(theta, (int, float)):
             raise WeightsError(f"rope_parameters.rope_theta should be a number, but is {theta!r}")
-        share = rope.get("partial_rotary_factor", self._config.get("partial_rotary_factor"))
-        if share not in (None, 1):
-            raise WeightsError(f"partial_rotary_factor {share!r} is not supported; whole heads are rotated")
         if not 0 < head_dim <= 1 << 16:
             raise WeightsError(f"a head of {head_dim} is not supported")
         return frequencies(head_dim, float(theta), rope if rope.get("rope_type", "default") != "default" else scaling)
@@ -111,11 +101,6 @@ class Folder:
     def _window(self) -> int:
         if not self._config.get("use_sliding_window", self.family == "mistral"):
             return 0
-        kinds = self._config.get("layer_types")
-        if isinstance(kinds, list) and "sliding_attention" in kinds and "full_attention" in kinds:
-            raise WeightsError("layer_types: a sliding window in some layers only is not supported")
-        if kinds is None and self.family != "mistral" and self._count("max_window_layers", 0):
-            raise WeightsError("max_window_layers: a sliding window in some layers only is not supported")
         return self._count("sliding_window", 0)
 
     def _object(self, key: str) -> dict[str, Any]:
@@ -125,22 +110,14 @@ class Folder:
         return value
 
     def _count(self, key: str, default: int | None = None) -> int:
-        value = self._config.get(key)
-        value = default if value is None else value
-        if value is None:
-            raise WeightsError(f"{key} is missing")
-        if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 1 << 48:
-            raise WeightsError(f"{key} should be a whole number, but is {value!r:.60}")
-        return value
+        return whole(key, self._told(key, default))
 
     def _real(self, key: str, default: float | None = None) -> float:
+        return real(key, self._told(key, default))
+
+    def _told(self, key: str, default: float | None) -> object:
         value = self._config.get(key)
-        value = default if value is None else value
-        if value is None:
-            raise WeightsError(f"{key} is missing")
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
-            raise WeightsError(f"{key} should be a number, but is {value!r:.60}")
-        return float(value)
+        return default if value is None else value
 
     # ---- tensors ------------------------------------------------------------------------------------------------
 
@@ -185,17 +162,6 @@ class Folder:
 def _name(name: str, layer: int | None) -> str:
     stem, _, kind = name.partition(".")
     return f"{_ONCE[stem] if layer is None else f'model.layers.{layer}.{_LAYER[stem]}'}.{kind or 'weight'}"
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object. Raises WeightsError with the file's name."""
-    try:
-        found = json.loads(path.read_bytes())
-    except (OSError, ValueError, RecursionError) as error:
-        raise WeightsError(f"{path}: {error}") from error
-    if not isinstance(found, dict):
-        raise WeightsError(f"{path}: should hold a JSON object")
-    return found
 
 
 def _tensors(folder: Path) -> dict[str, _Entry]:

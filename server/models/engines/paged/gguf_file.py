@@ -6,16 +6,13 @@ group. OpenVINO multiplies by such at half the speed of whole ones, and rounding
 the quantisation made.
 """
 
-import math
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from gguf import GGML_QUANT_SIZES, GGMLQuantizationType, dequantize
+from gguf import GGMLQuantizationType, dequantize
 from numpy.typing import NDArray
 
-from server.models.engines.paged import gguf_header
-from server.models.engines.paged.gguf_header import Entry
 from server.models.engines.paged.weights import (
     GROUP,
     Float,
@@ -23,13 +20,14 @@ from server.models.engines.paged.weights import (
     Matrix,
     Shape,
     UInt4,
-    WeightsError,
     check,
     frequencies,
     quantised,
+    real,
+    whole,
 )
-
-FAMILIES = ("llama", "qwen2", "qwen3")
+from server.models.families import FAMILIES, ROPE, unlike_header
+from server.models.header import BLOCKS, Entry, Header, WeightsError
 
 _ONCE = {"embedding": "token_embd", "norm": "output_norm", "head": "output"}
 _LAYER = {
@@ -56,11 +54,11 @@ class GgufFile:
     def __init__(self, path: Path, *, keep_floats: bool = False) -> None:
         self.path = path
         self.keep_floats = keep_floats
-        header = gguf_header.read(path)
-        self._fields, self._tensors = header.fields, header.tensors
-        self.family = str(self.field("general.architecture"))
-        if self.family not in FAMILIES:
-            raise WeightsError(f"{path}: the architecture {self.family} is not one of {', '.join(FAMILIES)}")
+        self.header = Header.read(path)
+        self._tensors = self.header.tensors
+        self.family = self.header.architecture
+        if self.family not in FAMILIES["gguf"]:
+            raise WeightsError(f"{path}: the architecture {self.family} is not one of {', '.join(FAMILIES['gguf'])}")
         try:
             self.shape = self._shape()
             check(self.shape, _name, self._size)
@@ -68,26 +66,17 @@ class GgufFile:
         except WeightsError as error:
             raise WeightsError(f"{path}: {error}") from None
 
-    def field(self, key: str, default: Any = None) -> Any:
-        """A metadata value; `%` in the key stands for the architecture."""
-        return self._fields.get(key.replace("%", getattr(self, "family", "")), default)
-
     def kind(self, name: str, layer: int | None = None) -> GGMLQuantizationType:
         """How a tensor that is there is stored."""
-        return self._tensors[_name(name, layer)].kind
+        return GGMLQuantizationType(self._tensors[_name(name, layer)].kind)
 
     # ---- the shape ----------------------------------------------------------------------------------------------
 
     def _shape(self) -> Shape:
         heads, hidden = self._count("attention.head_count"), self._count("embedding_length")
         head_dim = self._count("attention.key_length", hidden // max(1, heads))
-        for other in ("attention.value_length", "rope.dimension_count"):
-            if (size := self._count(other, head_dim)) != head_dim:
-                raise WeightsError(
-                    f"{self.family}.{other} is {size}, but a head of {head_dim} is all that is supported"
-                )
-        if self._count("expert_count", 0):
-            raise WeightsError(f"{self.family}.expert_count: mixtures of experts are not supported")
+        if (unlike := unlike_header(self.header)) is not None:
+            raise WeightsError(unlike)
         if (embedding := self._size("token_embd.weight")) is None:
             raise WeightsError("the tensor token_embd.weight is missing")
         return Shape(
@@ -107,7 +96,9 @@ class GgufFile:
 
     def _frequencies(self, head_dim: int) -> NDArray[np.float32]:
         scaling = None
-        if (kind := self.field("%.rope.scaling.type", "none")) != "none":
+        if (kind := self.header.field("%.rope.scaling.type", "none")) not in ROPE["gguf"]:
+            raise WeightsError(f"rope scaling of type {kind} is not supported; {', '.join(ROPE['gguf'])} are")
+        if kind != "none":
             scaling = {"type": kind, "factor": self._real("rope.scaling.factor", 1.0)}
         if not 0 < head_dim <= _LAYERS:
             raise WeightsError(f"{self.family}.attention.key_length makes heads of {head_dim}")
@@ -123,22 +114,13 @@ class GgufFile:
         return angles / divisors
 
     def _count(self, key: str, default: int | None = None) -> int:
-        value = self.field(f"%.{key}", default)
+        value = self.header.field(f"%.{key}", default)
         if isinstance(value, list) and value and all(each == value[0] for each in value):
             value = value[0]  # one for each layer, all alike
-        if value is None:
-            raise WeightsError(f"the metadata lacks {self.family}.{key}")
-        if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-            raise WeightsError(f"{self.family}.{key} should be a whole number, but is {_shown(value)}")
-        return value
+        return whole(f"{self.family}.{key}", value)
 
     def _real(self, key: str, default: float | None = None) -> float:
-        value = self.field(f"%.{key}", default)
-        if value is None:
-            raise WeightsError(f"the metadata lacks {self.family}.{key}")
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
-            raise WeightsError(f"{self.family}.{key} should be a number, but is {_shown(value)}")
-        return float(value)
+        return real(f"{self.family}.{key}", self.header.field(f"%.{key}", default))
 
     def _size(self, name: str) -> tuple[int, ...] | None:
         found = self._tensors.get(name)
@@ -146,12 +128,14 @@ class GgufFile:
 
     def _check_kinds(self) -> None:
         """See that gguf unpacks each type. Asks it with one block of zeros, for it keeps no list."""
-        for kind in {tensor.kind for tensor in self._tensors.values()}:
+        for kind, tensor in {tensor.kind: tensor for tensor in self._tensors.values()}.items():
+            if kind not in BLOCKS:
+                raise WeightsError(f"the tensor {tensor.name} is of type {kind}, which is not known here")
+            known = GGMLQuantizationType(kind)
             try:
-                dequantize(np.zeros((1, GGML_QUANT_SIZES[kind][1]), np.uint8), kind)
+                dequantize(np.zeros((1, BLOCKS[kind][1]), np.uint8), known)
             except NotImplementedError:
-                name = next(tensor.name for tensor in self._tensors.values() if tensor.kind == kind)
-                raise WeightsError(f"the tensor {name} is of type {kind.name}, which is not read") from None
+                raise WeightsError(f"the tensor {tensor.name} is of type {known.name}, which is not read") from None
 
     # ---- tensors ------------------------------------------------------------------------------------------------
 
@@ -191,10 +175,10 @@ class GgufFile:
         made = np.empty(tensor.size, np.float32)
         if not made.size:
             return made
-        raw = self._raw(tensor)
+        raw, kind = self._raw(tensor), GGMLQuantizationType(tensor.kind)
         flat, raw = made.reshape(-1, tensor.size[-1]), raw.reshape(made.size // tensor.size[-1], -1)
         for start in range(0, len(flat), _ROWS):
-            flat[start : start + _ROWS] = dequantize(raw[start : start + _ROWS], tensor.kind)
+            flat[start : start + _ROWS] = dequantize(raw[start : start + _ROWS], kind)
             self._check_numbers(tensor, flat[start : start + _ROWS])
         return made
 
@@ -231,11 +215,6 @@ class GgufFile:
 def _name(name: str, layer: int | None) -> str:
     stem, _, kind = name.partition(".")
     return f"{_ONCE[stem] if layer is None else f'blk.{layer}.{_LAYER[stem]}'}.{kind or 'weight'}"
-
-
-def _shown(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else f"{text[:60]}..."
 
 
 def _consecutive(nibbles: NDArray[np.uint8], into: NDArray[np.uint8]) -> None:

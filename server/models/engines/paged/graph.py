@@ -18,21 +18,26 @@ from server.models.engines.paged.weights import Float, Int8, Matrix, UInt4, Weig
 
 Node = Any
 """An OpenVINO node; the package has no types for what its operations return."""
+Keep = Callable[[NDArray[Any]], NDArray[Any]]
+"""Gives the same values in memory that stays; see `constants`."""
 
 
-def decoder(weights: Weights) -> ov.Model:
-    """The graph. Inputs, T tokens of all sequences in a row:
+def decoder(weights: Weights, keep: Keep) -> ov.Model:
+    """The graph, whose large constants are the arrays that `keep` gives for them: they have to live as long as it.
+
+    Inputs, T tokens of all sequences in a row:
 
     input_ids i64 [T], position_ids i64 [T], past_lens i32 [sequences], subsequence_begins i32 [sequences + 1],
     block_indices i32 [pages in use], block_indices_begins i32 [sequences + 1], max_context_len i32 [],
     sampled_tokens_indices i64 [S], and key_cache.N, value_cache.N for each layer. Output: `logits` f32 [S, vocabulary].
     """
-    return _Builder(weights).build()
+    return _Builder(weights, keep).build()
 
 
 class _Builder:
-    def __init__(self, weights: Weights) -> None:
+    def __init__(self, weights: Weights, keep: Keep) -> None:
         self._weights = weights
+        self._keep = keep
         self._shape = weights.shape
         self._inputs: list[Node] = []
 
@@ -51,7 +56,7 @@ class _Builder:
             )
         ]
         sampled = self._input("sampled_tokens_indices", [-1], np.int64)
-        embedding = _matrix(weights.matrix("embedding"))
+        embedding = _matrix(weights.matrix("embedding"), self._keep)
         rotate = _rotation(positions, shape.frequencies)
         state = ops.unsqueeze(ops.gather(embedding, ids, ops.constant(np.int64(0))), _ints(1))
         for layer in range(shape.layers):
@@ -60,7 +65,7 @@ class _Builder:
         if not shape.layers:
             state = _rows(state, sampled)
         last = self._norm(state, "norm")
-        head = _matrix(weights.matrix("head")) if weights.has("head") else embedding
+        head = _matrix(weights.matrix("head"), self._keep) if weights.has("head") else embedding
         logits = ops.reshape(ops.matmul(last, head, False, True), _ints(-1, shape.vocabulary), False)
         logits.output(0).set_names({"logits"})
         return ov.Model([ops.result(logits)], self._inputs, "decoder")
@@ -102,13 +107,17 @@ class _Builder:
         sizes = [_count(part) for part in parts]
         whole = joined(parts) if len(parts) > 1 else None
         if whole is None:
-            return [_linear(state, part, bias) for part, bias in zip(parts, biases, strict=True)]
+            return [self._linear(state, part, bias) for part, bias in zip(parts, biases, strict=True)]
         bias = None
         if any(each is not None for each in biases):
             zeros = (np.zeros(size, np.float32) for size in sizes)
             bias = np.concatenate([zero if each is None else each for each, zero in zip(biases, zeros, strict=True)])
-        split = ops.variadic_split(_linear(state, whole, bias), ops.constant(np.int64(-1)), _ints(*sizes))
+        split = ops.variadic_split(self._linear(state, whole, bias), ops.constant(np.int64(-1)), _ints(*sizes))
         return [split.output(at) for at in range(len(names))]
+
+    def _linear(self, state: Node, matrix: Matrix, bias: NDArray[np.float32] | None) -> Node:
+        out = ops.matmul(state, _matrix(matrix, self._keep), False, True)
+        return out if bias is None else ops.add(out, ops.constant(bias))
 
     def _heads(self, state: Node, name: str, count: int, layer: int) -> Node:
         """[T, 1, count * head_dim] to [T, count, 1, head_dim], normed per head where the family does so."""
@@ -170,38 +179,31 @@ def _rows(state: Node, wanted: Node) -> Node:
     return ops.gather(state, wanted, ops.constant(np.int64(0)))
 
 
-def _linear(state: Node, matrix: Matrix, bias: NDArray[np.float32] | None) -> Node:
-    out = ops.matmul(state, _matrix(matrix), False, True)
-    return out if bias is None else ops.add(out, ops.constant(bias))
-
-
 def _count(matrix: Matrix) -> int:
     """Its rows."""
     return len(matrix.packed if isinstance(matrix, UInt4) else matrix.values)
 
 
-def _matrix(matrix: Matrix) -> Node:
+def _matrix(matrix: Matrix, keep: Keep) -> Node:
     """A constant that stays compressed: OpenVINO recognises constant, convert, subtract, multiply before a matmul.
 
-    The constants share the arrays' memory, so that the weights are there once until they are compiled.
+    The constants share the kept arrays' memory.
     """
     match matrix:
         case Float(values):
-            return ops.constant(values, shared_memory=True)
+            return ops.constant(keep(values), shared_memory=True)
         case Int8(values, scales):
             rows, groups, size = values.shape
-            whole = ops.convert(ops.constant(values, shared_memory=True), "f16")
+            whole = ops.convert(ops.constant(keep(values), shared_memory=True), "f16")
         case UInt4(packed, scales):
             rows, groups, size = packed.shape[0], packed.shape[1], packed.shape[2] * 2
-            # A tensor over an array of four-bit values would not keep the array alive.
-            nibbles = ov.Tensor(ov.Type.u4, ov.Shape([rows, groups, size]))
-            nibbles.data[:] = packed.reshape(nibbles.data.shape)
+            nibbles = ov.Tensor(keep(packed), ov.Shape([rows, groups, size]), ov.Type.u4)
             eight = ov.Tensor(ov.Type.u4, ov.Shape([1]))
             eight.data[:] = 8
             whole = ops.subtract(
                 ops.convert(ops.constant(nibbles, shared_memory=True), "f16"), ops.convert(ops.constant(eight), "f16")
             )
-    scaled = ops.multiply(whole, ops.constant(scales, shared_memory=True))
+    scaled = ops.multiply(whole, ops.constant(keep(scales), shared_memory=True))
     return ops.convert(ops.reshape(scaled, _ints(rows, groups * size), False), "f32")
 
 

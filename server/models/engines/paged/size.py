@@ -1,7 +1,8 @@
 """How much memory a decoder will take, from the header of its file alone; loads nothing and knows no runtime.
 
-The shares of OpenVINO were measured at 2026.4 on shapes of 32 and 600 million weights: it keeps the constants of the
-graph beside the form that it multiplies with, whose scales are f32, and about five megabytes of graph a layer.
+The shares of OpenVINO were measured at 2026.4 on shapes of 32 and 600 million weights: it packs matrices into a form
+of its own, whose scales are f32, and holds about five megabytes of graph a layer. The constants it packed them from
+are on the disk (see `constants`); without room there they take the same memory again.
 """
 
 import math
@@ -33,15 +34,17 @@ _PAGE = 32
 
 @dataclass(frozen=True)
 class Memory:
-    """Bytes. `weights` as they stay in memory, `cache` of keys and values, `rest` of process, graph and activations."""
+    """Bytes. `weights` as they stay in memory, `cache` of keys and values, `graph` of what OpenVINO holds for it,
+    `rest` of the process and activations."""
 
     weights: int
     cache: int
+    graph: int
     rest: int
 
     @property
     def total(self) -> int:
-        return self.weights + self.cache + self.rest
+        return self.weights + self.cache + self.graph + self.rest
 
 
 def predicted(path: Path, *, keep_floats: bool, tokens: int, cache: str, precision: str) -> Memory:
@@ -54,22 +57,28 @@ def predicted(path: Path, *, keep_floats: bool, tokens: int, cache: str, precisi
         GgufFile(path, keep_floats=keep_floats) if path.suffix == ".gguf" else Folder(path, keep_floats=keep_floats)
     )
     shape = source.shape
-    floats = 4 if precision == "f32" else 2
+    floats = 2 if precision == "bf16" else 4
     weights = 0.0
     matrices = 0
-    for tensor, kind in _held(source, shape):
+    for tensor, kind in _matrices(source):
         count = math.prod(tensor.size)
         matrices += 0 if tensor.name in ("embedding", "head") else count
-        if kind == "float":
-            weights += count * (4 + floats)
-        else:
-            weights += count * (2 * (0.5 if kind == "uint4" else 1) + (2 + 4) / GROUP)
+        if tensor.name == "embedding" and source.has("head"):
+            continue  # its rows are looked up on the disk
+        packed = count * (floats if kind == "float" else (0.5 if kind == "uint4" else 1) + 4 / GROUP)
+        # Exact f32 has two forms of some for one row and for many.
+        weights += packed * (2 if precision == "f32" and kind != "float" and tensor.name in ("o", "down") else 1)
     step = min(max(_WEIGHTS_A_STEP / max(1, matrices), _STEP[0]), _STEP[1], tokens)
     wide = 2 * shape.hidden + 2 * (shape.heads + 2 * shape.kv_heads) * shape.head_dim + 3 * shape.ffn
-    activations = step * wide * floats * _KEPT_BY_OPENVINO
+    # With f32 a value takes twice the bytes, and a step has fewer tokens, for it computes more slowly.
+    activations = step * wide * (2 + floats) / 2 * _KEPT_BY_OPENVINO
     logits = _ROWS * shape.vocabulary * 4
-    rest = _PROCESS + shape.layers * _LAYER + shape.vocabulary * _TOKEN + activations + logits
-    return Memory(int(weights), -(-tokens // _PAGE) * _PAGE * cache_of(shape, cache, precision), int(rest))
+    return Memory(
+        int(weights),
+        -(-tokens // _PAGE) * _PAGE * cache_of(shape, cache, precision),
+        shape.layers * _LAYER,
+        int(_PROCESS + shape.vocabulary * _TOKEN + activations + logits),
+    )
 
 
 def cache_of(shape: Shape, cache: str, precision: str) -> int:
@@ -77,16 +86,22 @@ def cache_of(shape: Shape, cache: str, precision: str) -> int:
 
     With 8 bits a page of 32 keys has two f32 for each channel, scale and zero point; each value has them itself.
     """
-    if cache == "q8" or (cache == "auto" and precision == "bf16"):
+    if cache == "q8":
         a_head = shape.head_dim * (_PAGE + 8) // _PAGE + shape.head_dim + 8
     else:
-        a_head = 2 * shape.head_dim * (4 if precision == "f32" else 2)
+        a_head = 2 * shape.head_dim * (2 if precision == "bf16" else 4)
     return shape.layers * shape.kv_heads * a_head
 
 
-def _held(source: GgufFile | Folder, shape: Shape) -> Iterator[tuple[Tensor, str]]:
+def held(source: GgufFile | Folder) -> int:
+    """Bytes of the matrices as the graph holds them, before OpenVINO packs them."""
+    sizes = {"float": 4, "int8": 1 + 2 / GROUP, "uint4": 0.5 + 2 / GROUP}
+    return int(sum(math.prod(tensor.size) * sizes[kind] for tensor, kind in _matrices(source)))
+
+
+def _matrices(source: GgufFile | Folder) -> Iterator[tuple[Tensor, str]]:
     """Each matrix that is there, and how it is held: float, int8 or uint4."""
-    for tensor in tensors(shape):
+    for tensor in tensors(source.shape):
         if len(tensor.size) < 2 or not source.has(tensor.name, tensor.layer):
             continue
         kind = source.kind(tensor.name, tensor.layer) if isinstance(source, GgufFile) else None

@@ -8,6 +8,9 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from server.models.families import ROPE
+from server.models.header import WeightsError
+
 GROUP = 32
 """Columns that share one scale, in GGUF's Q8_0 and Q4_0 and in ours."""
 
@@ -87,10 +90,6 @@ class Weights(Protocol):
     def matrix(self, name: str, layer: int | None = None) -> Matrix:
         """A projection [N, K] that maps K inputs to N outputs, q and k in the rotate-half order of their heads."""
         ...
-
-
-class WeightsError(ValueError):
-    """A file cannot be used; the text names it and says why."""
 
 
 @dataclass(frozen=True)
@@ -196,12 +195,12 @@ def frequencies(head_dim: int, theta: float, scaling: "dict[str, Any] | None" = 
     """
     scaling = scaling or {}
     kind = scaling.get("rope_type") or scaling.get("type") or "default"
-    if kind not in ("default", "linear", "llama3"):
-        raise WeightsError(f"rope scaling of type {kind} is not supported; default, linear and llama3 are")
+    if kind not in ROPE["folder"]:
+        raise WeightsError(f"rope scaling of type {kind} is not supported; {', '.join(ROPE['folder'])} are")
     if not 1 < theta < math.inf:
         raise WeightsError(f"the rope's base is {theta}")
     plain = 1.0 / theta ** (np.arange(0, head_dim, 2, dtype=np.float64) / head_dim)
-    if kind == "default":
+    if kind in ("none", "default"):
         return plain.astype(np.float32)
     factor = _positive(scaling, "factor")
     if kind == "linear":
@@ -219,4 +218,22 @@ def _positive(scaling: dict[str, Any], name: str) -> float:
     value = scaling.get(name)
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < math.inf:
         raise WeightsError(f"rope scaling: {name} is {value!r}")
+    return float(value)
+
+
+def whole(key: str, value: object) -> int:
+    """A count that a file declares under `key`. Raises WeightsError where it is missing, or none."""
+    if value is None:
+        raise WeightsError(f"{key} is missing")
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 1 << 48:
+        raise WeightsError(f"{key} should be a whole number, but is {value!r:.60}")
+    return value
+
+
+def real(key: str, value: object) -> float:
+    """A number that a file declares under `key`. Raises WeightsError where it is missing, or none."""
+    if value is None:
+        raise WeightsError(f"{key} is missing")
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+        raise WeightsError(f"{key} should be a number, but is {value!r:.60}")
     return float(value)

@@ -10,7 +10,8 @@ import pytest
 
 from server.models.engines.paged.folder import Folder
 from server.models.engines.paged.gguf_file import GgufFile
-from server.models.engines.paged.weights import Float, Int8, WeightsError, quantised, tensors
+from server.models.engines.paged.weights import Float, Int8, quantised, tensors
+from server.models.header import WeightsError
 from tests.making import made
 from tests.making.shapes import FAMILIES
 from tests.models.engines.paged.test_gguf_file import plain

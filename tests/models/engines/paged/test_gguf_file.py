@@ -11,7 +11,8 @@ from gguf import GGMLQuantizationType as Kind
 from numpy.typing import NDArray
 
 from server.models.engines.paged.gguf_file import GgufFile
-from server.models.engines.paged.weights import Float, Int8, Matrix, UInt4, WeightsError, tensors
+from server.models.engines.paged.weights import Float, Int8, Matrix, UInt4, tensors
+from server.models.header import WeightsError
 from tests.models.engines.paged.writing import write_gguf
 
 
@@ -112,7 +113,7 @@ _WIDE = np.zeros((96, 32), np.float32)
         ({"architecture": "gpt2"}, "architecture gpt2"),
         ({"fields": {"llama.rope.scaling.type": "yarn"}}, "rope scaling of type yarn"),
         ({"fields": {"llama.rope.scaling.type": "linear", "llama.rope.scaling.factor": 0.0}}, "factor is 0.0"),
-        ({"fields": {"llama.block_count": None}}, "lacks llama.block_count"),
+        ({"fields": {"llama.block_count": None}}, "llama.block_count is missing"),
         ({"fields": {"llama.block_count": "one"}}, "llama.block_count should be a whole number, but is 'one'"),
         ({"fields": {"llama.block_count": 2}}, "the tensor blk.1.attn_q.weight is missing"),
         ({"fields": {"llama.block_count": 2**32 - 1}}, "the tensor blk.1.attn_q.weight is missing"),

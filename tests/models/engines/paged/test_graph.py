@@ -5,6 +5,7 @@ from collections import Counter
 import openvino as ov
 import pytest
 
+from server.models.engines.paged.constants import Constants
 from server.models.engines.paged.gguf_file import GgufFile
 from server.models.engines.paged.graph import decoder
 from tests.making import made
@@ -15,15 +16,12 @@ def _kind(operation: ov.Node) -> str:
     return str(operation.get_rt_info()["layerType"].value)
 
 
-def _compiled(family: str, quant: str) -> tuple[ov.CompiledModel, GgufFile]:
-    file = GgufFile(made("random", family=family, quant=quant))
-    return ov.Core().compile_model(decoder(file), "CPU", {"INFERENCE_PRECISION_HINT": "f32"}), file
-
-
 @pytest.mark.parametrize("quant", ["q8_0", "q4_0"])
 @pytest.mark.parametrize("family", FAMILIES)
 def test_each_layer_is_four_compressed_multiplications_and_one_attention(family: str, quant: str) -> None:
-    compiled, file = _compiled(family, quant)
+    file = GgufFile(made("random", family=family, quant=quant))
+    constants = Constants(None, 0)
+    compiled = ov.Core().compile_model(decoder(file, constants.keep), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     operations = compiled.get_runtime_model().get_ordered_ops()
     kinds = Counter(map(_kind, operations))
     layers = file.shape.layers
@@ -42,7 +40,8 @@ def test_each_layer_is_four_compressed_multiplications_and_one_attention(family:
 
 
 def test_the_inputs_and_the_output_are_those_that_are_promised() -> None:
-    model = decoder(GgufFile(made("random", family="qwen3")))
+    constants = Constants(None, 0)
+    model = decoder(GgufFile(made("random", family="qwen3")), constants.keep)
     names = [port.any_name for port in model.inputs]
     assert names[:8] == [
         "input_ids",

@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 from server.models.engines.paged import graph, trial
 from server.models.engines.paged.folder import Folder
 from server.models.engines.paged.gguf_file import GgufFile
-from server.models.engines.paged.runtime import Decoder, Span
-from server.models.engines.paged.weights import Float, Int8, Matrix, WeightsError, joined
+from server.models.engines.paged.runtime import ROUNDED, Decoder, Span, precision_of
+from server.models.engines.paged.weights import Float, Int8, Matrix, joined
+from server.models.header import WeightsError
 from tests.making import made
 from tests.making.shapes import FAMILIES
 
@@ -101,6 +102,39 @@ def test_a_cache_of_fewer_bits_is_smaller_and_near(cache: str) -> None:
     exact, kept = decoder(path), decoder(path, cache=cache)
     assert _similar(whole(exact), whole(kept)) > (0.9999 if cache == "f32" else 0.99)
     assert (kept.cache_bytes < exact.cache_bytes / 2) == (cache == "q8")
+
+
+# What OpenVINO says of two kinds of processor.
+_AVX2 = ["FP32", "INT8", "BIN", "EXPORT_IMPORT"]
+_AVX512 = ["FP32", "INT8", "BIN", "BF16", "EXPORT_IMPORT"]
+
+
+@pytest.mark.parametrize(
+    ("wanted", "capabilities", "precision"),
+    [
+        ("auto", _AVX512, "bf16"),
+        ("auto", _AVX2, "f32 with 8-bit activations"),
+        ("f32", _AVX512, "f32"),
+        ("f32", _AVX2, "f32"),
+        ("bf16", _AVX512, "bf16"),
+    ],
+)
+def test_the_processor_decides_what_auto_computes_in(wanted: str, capabilities: list[str], precision: str) -> None:
+    assert precision_of(wanted, capabilities) == precision
+
+
+def test_a_precision_that_the_processor_lacks_is_refused() -> None:
+    with pytest.raises(ValueError, match="precision: this processor does not compute in bf16; use auto or f32"):
+        precision_of("bf16", _AVX2)
+
+
+@pytest.mark.parametrize("quant", ["q8_0", "q4_0"])
+def test_activations_are_rounded_only_where_that_is_the_precision(quant: str) -> None:
+    file = GgufFile(made("random", family="qwen3", quant=quant))
+    exact, rounded = (Decoder(file, tokens=512, precision=each, threads=2) for each in ("f32", ROUNDED))
+    groups = [each._compiled.get_property("DYNAMIC_QUANTIZATION_GROUP_SIZE") for each in (exact, rounded)]
+    assert groups == [0, 32]
+    assert _similar(whole(exact, 9), whole(rounded, 9)) > 0.999
 
 
 @pytest.mark.parametrize(("precision", "cache"), [("f32", "bf16"), ("bf16", "f32")])

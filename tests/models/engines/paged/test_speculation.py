@@ -8,7 +8,7 @@ from server.models.engines.paged import PagedEngine
 from server.models.engines.paged.pages import Held
 from server.models.engines.paged.runtime import Span
 from server.models.engines.paged.speculation import NgramDraft
-from server.models.engines.paged.weights import WeightsError
+from server.models.header import WeightsError
 from tests.making import made
 from tests.models.engines.paged.answering import Answer, alone, answered, asking, opened, same, stepped
 

@@ -6,7 +6,7 @@ from numpy.typing import NDArray
 
 from server.errors import InvalidValue
 from server.models.engine import Grammar
-from server.models.engines.paged.vocabulary import Vocabulary
+from server.models.engines.sampling.vocabulary import Vocabulary
 
 _NAMES = {"json_schema": "JSON Schema", "regex": "regular expression", "lark": "Lark grammar"}
 

@@ -4,11 +4,11 @@ from pathlib import Path
 
 import uvloop
 
-from bench.cpu_client import single
-from bench.cpu_memory import resident, worker
-from bench.cpu_prompts import Prompts
-from bench.cpu_servers import RECIPE, served
-from bench.cpu_setup import Setup, model, tell
+from bench.cpu.client import single
+from bench.cpu.memory import resident, worker
+from bench.cpu.prompts import Prompts
+from bench.cpu.servers import RECIPE, served
+from bench.cpu.setup import Setup, model, tell
 from bench.table import CannotRun, Figure
 from config import load
 

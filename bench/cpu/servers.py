@@ -59,13 +59,18 @@ class Llama:
         version = next((line for line in lines if line.startswith("version:")), "version unknown")
         return cls(f"llama-server {version.removeprefix('version:').strip()}", binary)
 
+    @property
+    def native(self) -> bool:
+        """Whether it was compiled for a processor like this one; a wheel is for any."""
+        return self.binary is not None or self.built is not None
+
     @contextmanager
     def serving(self, folder: Path, file: Path, streams: int, context: int) -> Iterator[Live]:
         """Ready to answer `streams` requests at once, each of `context` tokens at most."""
         port = free_port()
         size, tokens = str(streams), str(streams * context)
         if self.binary is None:
-            command = [sys.executable, "-m", "bench.cpu_xllamacpp", str(file), str(port), size, tokens]
+            command = [sys.executable, "-m", "bench.cpu.llama_server", str(file), str(port), size, tokens]
             command += [str(self.built)] if self.built else []
         else:
             # Saving idle prompts to memory costs it time, and no prompt here comes twice.

@@ -1,4 +1,4 @@
-"""The CPU engine beside its peers, every row of what it must hold, in one run.
+"""The parts of the cpu bench, every row of what the engine must hold, in one run.
 
 A part that cannot run is told at the end, and the others are measured all the same.
 """
@@ -9,27 +9,27 @@ from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from bench import cpu_bare, cpu_resident, cpu_wire
-from bench.cpu_servers import Llama
-from bench.cpu_setup import FULL, QUICK, Setup, tell
+from bench.cpu import bare, resident, share, wire
+from bench.cpu.servers import Llama
+from bench.cpu.setup import FULL, QUICK, Setup, tell
 from bench.table import CannotRun, Figure, report
 
 PARTS: dict[str, Callable[[Setup], list[Figure]]] = {
-    "http": cpu_wire.http,
-    "bare": cpu_bare.bare,
-    "share": cpu_bare.share,
-    "prefix": cpu_wire.prefix,
-    "front": cpu_wire.front,
-    "streams": cpu_wire.streams,
-    "long": cpu_wire.long,
-    "memory": cpu_resident.memory,
+    "http": wire.http,
+    "bare": bare.bare,
+    "share": share.share,
+    "prefix": wire.prefix,
+    "front": wire.front,
+    "streams": wire.streams,
+    "long": wire.long,
+    "memory": resident.memory,
 }
 
 _BUSY = 0.5
 """Load average above which the machine is not quiet."""
 
 
-def bench(quick: bool, only: str | None, llama_server: str | None) -> int:
+def run(quick: bool, only: str | None, llama_server: str | None) -> int:
     """1 where a bar falls short, 2 where a part could not run. Raises CannotRun for a part there is not."""
     chosen = _chosen(only)
     llama = Llama.found(llama_server)

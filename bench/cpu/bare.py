@@ -5,14 +5,12 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
-from statistics import median
 from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
 from bench import environment
-from bench.cpu_memory import Bandwidth, bytes_per_token
-from bench.cpu_prompts import Prompts
-from bench.cpu_setup import FIRST_PROMPT, SHORT_PROMPT, Setup, model, ratio, tell
+from bench.cpu.prompts import Prompts
+from bench.cpu.setup import FIRST_PROMPT, SHORT_PROMPT, Setup, model, ratio, tell
 from bench.side import ROOT, Side, side
 from bench.table import Figure
 
@@ -49,7 +47,7 @@ class Engine:
 @contextmanager
 def engine(file: Path, context: int) -> Iterator[Engine]:
     """Hearth's."""
-    with side([sys.executable, "-m", "bench.cpu_ours", str(file), str(context)]) as process:
+    with side([sys.executable, "-m", "bench.cpu.ours", str(file), str(context)]) as process:
         yield Engine(process)
 
 
@@ -60,7 +58,8 @@ def _genai(file: Path) -> Iterator[Engine]:
     with TemporaryDirectory() as folder:
         link = Path(folder) / file.name
         link.symlink_to(file)
-        with side([str(python), str(ROOT / "bench" / "cpu_genai.py"), str(link)]) as process:
+        # -P: the modules beside the script are not for it to import.
+        with side([str(python), "-P", str(ROOT / "bench" / "cpu" / "genai.py"), str(link)]) as process:
             yield Engine(process)
 
 
@@ -98,20 +97,3 @@ def _decode(sides: tuple[Engine, Engine], prompts: Prompts, count: int, tokens: 
     asked = [prompts.unique(SHORT_PROMPT).ids for _ in range(count)]
     ours, theirs = (each.run(asked, tokens).rate for each in sides)
     return ours, theirs
-
-
-def share(setup: Setup) -> list[Figure]:
-    """How much of the memory's bandwidth one stream at 4 bits uses; the two are measured in turn."""
-    tell("share, 0.6b q4_0")
-    file = model("0.6b", "q4_0")
-    prompts, read, memory = Prompts(file), bytes_per_token(file), Bandwidth()
-    rounds = []
-    with engine(file, _CONTEXT) as ours:
-        ours.run([prompts.unique(SHORT_PROMPT).ids], 8)
-        for _ in range(setup.size.rounds):
-            rate = ours.run([prompts.unique(SHORT_PROMPT).ids], setup.size.tokens).rate
-            rounds.append((rate, memory.best()))
-    rate, bandwidth = (median(each) for each in zip(*rounds, strict=True))
-    told = f"{rate:.1f} tokens/s of {read / 1e6:.0f} MB (the file's tensors), memory {bandwidth / 1e9:.1f} GB/s"
-    used = median(read * one / most for one, most in rounds)
-    return [Figure("0.6b q4_0, 1 stream's share of the memory bandwidth", used, "x", 0.65, "at least", told, 2)]

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from server.errors import HearthError, ServiceError
 from server.models.engine import Sampling
-from server.models.engines.paged.constraint import Constraint
+from server.models.engines.sampling.constraint import Constraint
 
 Row = NDArray[np.float32]
 Rows = NDArray[np.float32]

@@ -1,6 +1,6 @@
-"""OpenVINO GenAI's pipeline as a peer, run by its own environment's Python: `cpu_genai.py FILE`.
+"""OpenVINO GenAI's pipeline as a peer, run by its own environment's Python: `genai.py FILE`.
 
-Spoken to as `bench.cpu_ours`; imports nothing of Hearth, and Hearth nothing of it. It may write beside FILE.
+Spoken to as `bench.cpu.ours`; imports nothing of Hearth, and Hearth nothing of it. It may write beside FILE.
 """
 
 import json

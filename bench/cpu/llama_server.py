@@ -1,6 +1,6 @@
 """llama.cpp's server within xllamacpp, opened by a process of its own.
 
-`python -m bench.cpu_xllamacpp FILE PORT STREAMS TOKENS [FOLDER]`; FOLDER is where the package is imported from.
+`python -m bench.cpu.llama_server FILE PORT STREAMS TOKENS [FOLDER]`; FOLDER is where the package is imported from.
 """
 
 import signal

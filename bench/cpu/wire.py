@@ -10,11 +10,11 @@ from statistics import median
 
 import uvloop
 
-from bench.cpu_bare import engine
-from bench.cpu_client import Stream, asked, single, together
-from bench.cpu_prompts import Prompts
-from bench.cpu_servers import served
-from bench.cpu_setup import FIRST_PROMPT, SHORT_PROMPT, Setup, model, ratio, tell
+from bench.cpu.bare import engine
+from bench.cpu.client import Stream, asked, single, together
+from bench.cpu.prompts import Prompts
+from bench.cpu.servers import served
+from bench.cpu.setup import FIRST_PROMPT, SHORT_PROMPT, Setup, model, ratio, tell
 from bench.live import Live
 from bench.table import CannotRun, Figure
 

@@ -9,10 +9,9 @@ from typing import Any
 
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers
 
-from server.models.engines.paged.cuts import CUTS
-from server.models.engines.paged.folder import read_json
-from server.models.engines.paged.gguf_file import GgufFile
-from server.models.engines.paged.weights import WeightsError
+from server.models.engines.sampling.cuts import CUTS
+from server.models.families import TOKENIZERS
+from server.models.header import Header, WeightsError, read_json
 
 _NORMAL, _UNKNOWN, _CONTROL, _DECLARED, _UNUSED = 1, 2, 3, 4, 5
 _PROBE = "The  year's 2nd test, naïve: 漢字 ☂ 1234567\n\n\tx_y = [0.5] # ÄÖÜ ok"
@@ -115,19 +114,19 @@ def from_folder(folder: Path, size: int) -> Vocabulary:
     return _made(tokenizer, size, file, ends, template, special, begins if first == [begins] else None)
 
 
-def from_gguf(file: GgufFile) -> Vocabulary:
-    """Of a GGUF file. Raises WeightsError for a kind of tokenizer this engine does not have."""
-    texts = [str(text) for text in file.field("tokenizer.ggml.tokens", [])]
-    kinds = [int(kind) for kind in file.field("tokenizer.ggml.token_type", [])] or [_NORMAL] * len(texts)
+def from_gguf(header: Header, size: int) -> Vocabulary:
+    """Of a GGUF file; `size` is the model's vocabulary. Raises WeightsError for a tokenizer that is not read here."""
+    texts = [str(text) for text in header.field("tokenizer.ggml.tokens", [])]
+    kinds = [int(kind) for kind in header.field("tokenizer.ggml.token_type", [])] or [_NORMAL] * len(texts)
     if not texts or len(kinds) != len(texts):
-        raise WeightsError(f"{file.path}: tokenizer.ggml.tokens has {len(texts)} entries, their types {len(kinds)}")
-    match file.field("tokenizer.ggml.model"):
+        raise WeightsError(f"{header.file}: tokenizer.ggml.tokens has {len(texts)} entries, their types {len(kinds)}")
+    match header.field("tokenizer.ggml.model"):
         case "gpt2":
-            tokenizer = _byte_level(file, texts)
+            tokenizer = _byte_level(header, texts)
         case "llama":
-            tokenizer = _sentence_pieces(file, texts, kinds)
+            tokenizer = _sentence_pieces(header, texts, kinds)
         case other:
-            raise WeightsError(f"{file.path}: the tokenizer model {other} is not one of gpt2, llama")
+            raise WeightsError(f"{header.file}: the tokenizer model {other} is not one of {', '.join(TOKENIZERS)}")
     added = [
         AddedToken(text, special=kind != _DECLARED, normalized=False)
         for text, kind in zip(texts, kinds, strict=True)
@@ -137,17 +136,17 @@ def from_gguf(file: GgufFile) -> Vocabulary:
     ends = {
         int(found)
         for key in ("eos", "eot", "eom")
-        if (found := file.field(f"tokenizer.ggml.{key}_token_id")) is not None
+        if (found := header.field(f"tokenizer.ggml.{key}_token_id")) is not None
     }
     at = {
-        name: file.field(f"tokenizer.ggml.{name.removesuffix('_token')}_token_id")
+        name: header.field(f"tokenizer.ggml.{name.removesuffix('_token')}_token_id")
         for name in ("bos_token", "eos_token")
     }
     special = {name: texts[int(token)] for name, token in at.items() if token is not None and int(token) < len(texts)}
-    adds = bool(file.field("tokenizer.ggml.add_bos_token", file.field("tokenizer.ggml.model") == "llama"))
+    adds = bool(header.field("tokenizer.ggml.add_bos_token", header.field("tokenizer.ggml.model") == "llama"))
     begins = int(at["bos_token"]) if adds and at["bos_token"] is not None else None
-    template = file.field("tokenizer.chat_template")
-    made = _made(tokenizer, file.shape.vocabulary, file.path, ends, template, special, begins)
+    template = header.field("tokenizer.chat_template")
+    made = _made(tokenizer, size, header.file, ends, template, special, begins)
     # Names that only fill the table say nothing.
     pieces = list(made.pieces)
     for token, kind in enumerate(kinds):
@@ -156,25 +155,30 @@ def from_gguf(file: GgufFile) -> Vocabulary:
     return replace(made, pieces=pieces)
 
 
-def _byte_level(file: GgufFile, texts: list[str]) -> Tokenizer:
-    cut = str(file.field("tokenizer.ggml.pre", "default"))
+def _byte_level(header: Header, texts: list[str]) -> Tokenizer:
+    cut = str(header.field("tokenizer.ggml.pre", "default"))
     if cut not in CUTS:
-        raise WeightsError(f"{file.path}: the pre-tokenizer {cut} is not one of {', '.join(CUTS)}")
-    halves = (str(merge).partition(" ") for merge in file.field("tokenizer.ggml.merges", []))
+        raise WeightsError(f"{header.file}: the pre-tokenizer {cut} is not one of {', '.join(CUTS)}")
+    halves = (str(merge).partition(" ") for merge in header.field("tokenizer.ggml.merges", []))
     merges = [(left, right) for left, _, right in halves]
     ranks = {text: token for token, text in enumerate(texts)}
     try:
         tokenizer = Tokenizer(models.BPE(vocab=ranks, merges=merges, ignore_merges=CUTS[cut].whole))
     except Exception as error:  # the library raises Exception itself
-        raise WeightsError(f"{file.path}: the tokenizer's merges do not fit its tokens: {error}") from error
+        raise WeightsError(f"{header.file}: the tokenizer's merges do not fit its tokens: {error}") from error
     tokenizer.pre_tokenizer = CUTS[cut].pre_tokenizer()
     tokenizer.decoder = decoders.ByteLevel()
     return tokenizer
 
 
-def _sentence_pieces(file: GgufFile, texts: list[str], kinds: list[int]) -> Tokenizer:
+def _sentence_pieces(header: Header, texts: list[str], kinds: list[int]) -> Tokenizer:
     """SentencePiece's BPE: a pair may merge where the whole is a token, the better scored first."""
-    scores = [float(score) for score in file.field("tokenizer.ggml.scores", [])] or [0.0] * len(texts)
+    scores = [float(score) for score in header.field("tokenizer.ggml.scores", [])] or [0.0] * len(texts)
+    if len(scores) != len(texts):
+        raise WeightsError(f"{header.file}: tokenizer.ggml.tokens has {len(texts)} entries, their scores {len(scores)}")
+    unknown = int(header.field("tokenizer.ggml.unknown_token_id", 0))
+    if not 0 <= unknown < len(texts):
+        raise WeightsError(f"{header.file}: tokenizer.ggml.unknown_token_id is {unknown}, of {len(texts)} tokens")
     ranks = {text: token for token, text in enumerate(texts)}
     merges = []
     for token, text in enumerate(texts):
@@ -186,13 +190,12 @@ def _sentence_pieces(file: GgufFile, texts: list[str], kinds: list[int]) -> Toke
         halves.sort(key=lambda pair: (ranks[pair[0]], ranks[pair[1]]))
         merges += [(-scores[token], pair) for pair in halves]
     merges.sort(key=lambda merge: merge[0])
-    unknown = texts[int(file.field("tokenizer.ggml.unknown_token_id", 0))]
     model = models.BPE(
-        vocab=ranks, merges=[pair for _, pair in merges], unk_token=unknown, fuse_unk=True, byte_fallback=True
+        vocab=ranks, merges=[pair for _, pair in merges], unk_token=texts[unknown], fuse_unk=True, byte_fallback=True
     )
     tokenizer = Tokenizer(model)
     spaces = normalizers.Replace(" ", "▁")
-    prefixed = bool(file.field("tokenizer.ggml.add_space_prefix", True))
+    prefixed = bool(header.field("tokenizer.ggml.add_space_prefix", True))
     tokenizer.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), spaces]) if prefixed else spaces
     tokenizer.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()])
     return tokenizer

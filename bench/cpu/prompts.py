@@ -23,10 +23,11 @@ class Prompts:
 
     def __init__(self, file: Path) -> None:
         """`file` is the model's GGUF file."""
-        from server.models.engines.paged import vocabulary
         from server.models.engines.paged.gguf_file import GgufFile
+        from server.models.engines.sampling import vocabulary
 
-        self._words = vocabulary.from_gguf(GgufFile(file))
+        weights = GgufFile(file)
+        self._words = vocabulary.from_gguf(weights.header, weights.shape.vocabulary)
         self._template = ChatTemplate(self._words.template or "", self._words.special)
         texts = [page.read_text(encoding="utf-8") for page in sorted(HANDBOOK.glob("*.md"))]
         self._known = sorted({word for text in texts for word in re.findall(r"\b[a-z]+\b", text)})

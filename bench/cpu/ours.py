@@ -1,4 +1,4 @@
-"""Hearth's paged engine stepped by itself, a process of its own: `python -m bench.cpu_ours FILE CONTEXT`.
+"""Hearth's paged engine stepped by itself, a process of its own: `python -m bench.cpu.ours FILE CONTEXT`.
 
 A line of JSON in, prompts as token ids and how many tokens each answer gets; a line out: seconds until every answer
 had its first token, seconds from then to the end, and how many tokens came in those.

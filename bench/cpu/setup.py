@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
-from bench.cpu_servers import Llama
+from bench.cpu.servers import Llama
 from bench.table import Figure
 
 FIRST_PROMPT = 512

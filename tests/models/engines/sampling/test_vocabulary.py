@@ -6,17 +6,15 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import gguf
-import numpy as np
 import pytest
 from gguf import TokenType
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
-from server.models.engines.paged.cuts import CUTS
-from server.models.engines.paged.gguf_file import GgufFile
-from server.models.engines.paged.vocabulary import Speaking, Vocabulary, from_folder, from_gguf
-from server.models.engines.paged.weights import WeightsError
+from server.models.engines.sampling.cuts import CUTS
+from server.models.engines.sampling.vocabulary import Speaking, Vocabulary, from_folder, from_gguf
+from server.models.header import Header, WeightsError
 from tests.making import made
 from tests.making.shapes import FAMILIES
 from tests.making.vocabulary import HANDBOOK
@@ -30,11 +28,10 @@ _TEXTS = [
     " ",
     "\x00\x7f",
 ]
-HIDDEN = 32
 
 
 def _pair(family: str) -> tuple[Vocabulary, Vocabulary]:
-    file = from_gguf(GgufFile(made("random", family=family)))
+    file = from_gguf(Header.read(made("random", family=family)), 2048)
     return file, from_folder(made("random", family=family, format="safetensors"), 2048)
 
 
@@ -68,7 +65,7 @@ _KEPT: list[Vocabulary] = []
 
 def _qwen() -> Vocabulary:
     if not _KEPT:
-        _KEPT.append(from_gguf(GgufFile(made("random", family="qwen2"))))
+        _KEPT.append(from_gguf(Header.read(made("random", family="qwen2")), 2048))
     return _KEPT[0]
 
 
@@ -124,7 +121,7 @@ def pieces(tmp_path_factory: pytest.TempPathFactory) -> tuple[Vocabulary, Vocabu
     (folder / "tokenizer_config.json").write_text(
         json.dumps({"eos_token": "</s>", "bos_token": "<s>"}), encoding="utf-8"
     )
-    return from_gguf(file), from_folder(folder, len(tokens))
+    return from_gguf(file, len(tokens)), from_folder(folder, len(tokens))
 
 
 def _gguf(
@@ -134,9 +131,9 @@ def _gguf(
     *,
     scores: list[float] | None = None,
     pre: str = "",
-    rows: int = 0,
-) -> GgufFile:
-    """A file that holds a vocabulary, and of a model no more than has to be there."""
+    unknown: int = 0,
+) -> Header:
+    """A file that holds a vocabulary alone."""
     writer = gguf.GGUFWriter(path, "llama")
     writer.add_tokenizer_model("llama" if scores is not None else "gpt2")
     writer.add_token_list(tokens)
@@ -145,28 +142,14 @@ def _gguf(
         writer.add_token_scores(scores)
         writer.add_bos_token_id(1)
         writer.add_eos_token_id(2)
-        writer.add_unk_token_id(0)
+        writer.add_unk_token_id(unknown)
     else:
         writer.add_tokenizer_pre(pre)
         writer.add_token_merges([])
-    for add in (writer.add_block_count, writer.add_head_count, writer.add_head_count_kv):
-        add(1)
-    writer.add_context_length(64)
-    writer.add_embedding_length(HIDDEN)
-    writer.add_feed_forward_length(HIDDEN)
-    writer.add_layer_norm_rms_eps(1e-5)
-    square = np.zeros((HIDDEN, HIDDEN), np.float32)
-    writer.add_tensor("token_embd.weight", np.zeros((rows or len(tokens), HIDDEN), np.float32))
-    writer.add_tensor("output_norm.weight", np.ones(HIDDEN, np.float32))
-    for name in ("attn_q", "attn_k", "attn_v", "attn_output", "ffn_gate", "ffn_up", "ffn_down"):
-        writer.add_tensor(f"blk.0.{name}.weight", square)
-    for name in ("attn_norm", "ffn_norm"):
-        writer.add_tensor(f"blk.0.{name}.weight", np.ones(HIDDEN, np.float32))
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
     writer.close()
-    return GgufFile(path)
+    return Header.read(path)
 
 
 def test_a_sentencepiece_vocabulary_is_the_same_from_both_formats(pieces: tuple[Vocabulary, Vocabulary]) -> None:
@@ -196,10 +179,10 @@ def test_a_tokenizer_with_more_tokens_than_the_model_is_refused_by_its_file(tmp_
     with pytest.raises(WeightsError, match="has 2003 tokens and the model 1000: they") as refused:
         from_folder(folder, 1000)
     assert str(folder / "tokenizer.json") in str(refused.value)
-    file = _gguf(tmp_path / "small.gguf", ["a", "b", "c"], [1, 1, 1], pre="gpt-2", rows=2)
+    file = _gguf(tmp_path / "small.gguf", ["a", "b", "c"], [1, 1, 1], pre="gpt-2")
     with pytest.raises(WeightsError, match="has 3 tokens and the model 2") as refused:
-        from_gguf(file)
-    assert str(file.path) in str(refused.value)
+        from_gguf(file, 2)
+    assert str(file.file) in str(refused.value)
 
 
 @pytest.mark.parametrize(
@@ -219,11 +202,20 @@ def test_a_tokenizer_that_cannot_be_read_is_refused_by_its_file(
     assert str(file) in str(refused.value)
 
 
+def test_scores_and_the_unknown_token_have_to_fit_the_tokens(tmp_path: Path) -> None:
+    few = _gguf(tmp_path / "few.gguf", ["a", "b"], [1, 1], scores=[0.0])
+    with pytest.raises(WeightsError, match=r"few\.gguf: tokenizer\.ggml\.tokens has 2 entries, their scores 1"):
+        from_gguf(few, 2)
+    beyond = _gguf(tmp_path / "beyond.gguf", ["a", "b"], [1, 1], scores=[0.0, 0.0], unknown=2)
+    with pytest.raises(WeightsError, match=r"beyond\.gguf: tokenizer\.ggml\.unknown_token_id is 2, of 2 tokens"):
+        from_gguf(beyond, 2)
+
+
 @pytest.mark.parametrize("pre", ["poro-chat", "kimi-k2", "no-such"])
 def test_a_pre_tokenizer_that_is_not_known_is_refused_by_name(pre: str, tmp_path: Path) -> None:
     file = _gguf(tmp_path / "model.gguf", ["a", "b"], [1, 1], pre=pre)
     with pytest.raises(WeightsError, match=f"the pre-tokenizer {pre} is not one of default, gpt-2"):
-        from_gguf(file)
+        from_gguf(file, 2)
 
 
 @pytest.mark.parametrize("pre", CUTS)
