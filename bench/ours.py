@@ -9,7 +9,7 @@ import numpy as np
 
 from config.model import LocalModel
 from server.models.engine import Embed, Vectors
-from server.models.engines.embedder import EmbedEngine
+from server.models.engines.encoders.embedder import EmbedEngine
 
 _TOKENS = 256
 

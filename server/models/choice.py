@@ -111,7 +111,7 @@ def choose(spec: LocalModel, files: Path, machine: Machine | None = None) -> Cho
     machine = machine or Machine.this()
     if spec.task != "chat":
         # Imported here because the package of engines imports this module.
-        from server.models.engines.encoder_config import Shape
+        from server.models.engines.encoders.config import Shape
 
         shape = Shape.read(files, spec.task)
         what = f"a {shape.family} encoder, {_HOW['openvino']}"

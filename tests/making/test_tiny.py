@@ -72,7 +72,7 @@ def _paged(form: str, quant: str, weights: str) -> Engine:
 
 @pytest.fixture
 def reference() -> Iterator[Engine]:
-    from server.models.engines.transformers import TransformersEngine
+    from server.models.engines.transformers.engine import TransformersEngine
 
     folder = Path(made("tiny", format="safetensors"))
     keys = {"engine": "transformers", "source": str(folder), "precision": "f32"}

@@ -23,7 +23,7 @@ def create(
     cache = data / "cache"
     files = located(spec.source, data, download=spec.download, progress=progress, access=access)
     if isinstance(spec, ReaderModel):
-        from server.models.engines.reader import ReaderEngine
+        from server.models.engines.reader.engine import ReaderEngine
 
         return ReaderEngine(spec, files, cache), Choice("reader")
     choice = choose(spec, files)
@@ -33,20 +33,20 @@ def create(
 def _local(engine: str, spec: LocalModel, files: Path, data: Path, progress: Progress, access: Access | None) -> Engine:
     cache = data / "cache"
     if engine == "llamacpp":
-        from server.models.engines.llamacpp import LlamaCppEngine
+        from server.models.engines.llamacpp.engine import LlamaCppEngine
 
         return LlamaCppEngine(spec, files, cache)
     if engine == "transformers":
-        from server.models.engines.transformers import TransformersEngine
+        from server.models.engines.transformers.engine import TransformersEngine
 
         return TransformersEngine(spec, files)
     match spec.task:
         case "embed":
-            from server.models.engines.embedder import EmbedEngine
+            from server.models.engines.encoders.embedder import EmbedEngine
 
             return EmbedEngine(spec, files, cache)
         case "rerank":
-            from server.models.engines.reranker import RerankEngine
+            from server.models.engines.encoders.reranker import RerankEngine
 
             return RerankEngine(spec, files, cache)
     from server.models.engines.paged import PagedEngine

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
 from tokenizers import Tokenizer
 
-from server.models.engines.encoder import Encoder
-from server.models.engines.rows import next_batch
+from server.models.engines.encoders.encoder import Encoder
+from server.models.engines.encoders.rows import next_batch
 from tests.models.engines.driving import FOLDER
 from tests.models.engines.reference import Reference
 

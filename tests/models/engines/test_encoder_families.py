@@ -8,7 +8,7 @@ import pytest
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
-from server.models.engines.encoder import Encoder
+from server.models.engines.encoders.encoder import Encoder
 from tests.making.encoder_folder import FAMILIES, write_encoder
 from tests.models.engines.reference import Reference
 

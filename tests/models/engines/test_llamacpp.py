@@ -11,7 +11,7 @@ import pytest
 from config.model import LocalModel
 from server.errors import ContextLengthExceeded, InvalidValue, UnsupportedParameter
 from server.models.engine import Card, Delta, Generate, Grammar, Sampling
-from server.models.engines.llamacpp import LlamaCppEngine
+from server.models.engines.llamacpp.engine import LlamaCppEngine
 from tests.making import TEXT, made
 from tests.models.engines.driving import deltas, finished, steps, text
 

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from server.models.engine import Delta, Event, Failed, Grammar
-from server.models.engines.llamacpp_wire import Answer, held
+from server.models.engines.llamacpp.wire import Answer, held
 
 
 def chunk(text: str, predicted: int, reason: str | None = None, cached: int = 0) -> bytes:

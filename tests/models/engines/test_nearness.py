@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from server.models.engines.nearness import CARRIED, MEANING, PASSAGE, WORDS, Shares, nearness, shares, words
+from server.models.engines.reader.nearness import CARRIED, MEANING, PASSAGE, WORDS, Shares, nearness, shares, words
 
 
 def test_words_leave_out_what_carries_no_meaning_and_meet_their_other_forms() -> None:

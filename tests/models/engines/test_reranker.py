@@ -10,7 +10,7 @@ from tokenizers import Tokenizer
 from config.model import LocalModel
 from server.errors import ContextLengthExceeded, RequestError
 from server.models.engine import Embed, Engine, Event, Rerank, Scores, is_last
-from server.models.engines.reranker import RerankEngine, windows
+from server.models.engines.encoders.reranker import RerankEngine, windows
 from tests.making.encoder_folder import FAMILIES, write_encoder
 from tests.models.engines.driving import finished, steps
 from tests.models.engines.reference import Reference

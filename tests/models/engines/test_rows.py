@@ -2,7 +2,7 @@
 
 import pytest
 
-from server.models.engines.rows import Rows
+from server.models.engines.encoders.rows import Rows
 
 
 def _taken(rows: Rows) -> list[list[tuple[int, int]]]:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from server.models.engines.sentences import split
+from server.models.engines.reader.sentences import split
 
 _TABLE: dict[str, tuple[str, list[str]]] = {
     "sentences": ("One is here. Two is there! Three?", ["One is here.", "Two is there!", "Three?"]),

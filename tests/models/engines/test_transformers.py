@@ -12,7 +12,7 @@ import pytest
 from config.model import LocalModel
 from server.errors import ContextLengthExceeded, InvalidValue
 from server.models.engine import Card, Delta, Failed, Generate, Grammar, Sampling, Scored, TokenLogprob, is_last
-from server.models.engines.transformers import TransformersEngine
+from server.models.engines.transformers.engine import TransformersEngine
 from tests.making import TEXT, made
 from tests.making.oracle import needs_torch
 from tests.models.engines.driving import deltas, finished, steps, text

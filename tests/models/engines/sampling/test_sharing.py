@@ -14,7 +14,7 @@ def _loaded(code: str) -> str:
 
 
 def test_the_transformers_engine_is_imported_without_a_runtime() -> None:
-    assert _loaded("import server.models.engines.transformers") == "[]"
+    assert _loaded("import server.models.engines.transformers.engine") == "[]"
 
 
 @needs_torch

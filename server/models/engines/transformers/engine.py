@@ -31,7 +31,7 @@ from server.models.engine import (
 from server.models.engines.sampling.admission import Desk
 from server.models.engines.sampling.sampler import Chooser, Sampler
 from server.models.engines.sampling.vocabulary import Speaking
-from server.models.engines.transformers_model import Causal, words
+from server.models.engines.transformers.model import Causal, words
 
 _LONGEST_CONTEXT = 8192
 """Tokens where the recipe does not say; many models claim 131072."""

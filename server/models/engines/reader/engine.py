@@ -23,10 +23,10 @@ from server.models.engine import (
     Progress,
     Request,
 )
-from server.models.engines import smalltalk
-from server.models.engines.encoder import Encoder
-from server.models.engines.nearness import nearness, shares
-from server.models.engines.sentences import Unit, split
+from server.models.engines.encoders.encoder import Encoder
+from server.models.engines.reader import smalltalk
+from server.models.engines.reader.nearness import nearness, shares
+from server.models.engines.reader.sentences import Unit, split
 
 THRESHOLD = 0.38
 """Answers 9 of 10 answerable questions of the reading set and refuses 17 of 20 that are asked of other pages."""

@@ -28,9 +28,9 @@ from server.errors import (
 from server.models import native
 from server.models.abilities import ABILITIES, STRUCTURED
 from server.models.engine import Admitted, Card, Delta, Event, Failed, Generate, Progress, Request, is_last
-from server.models.engines.llamacpp_file import Metadata
-from server.models.engines.llamacpp_log import listening
-from server.models.engines.llamacpp_wire import Answer, completion, held
+from server.models.engines.llamacpp.file import Metadata
+from server.models.engines.llamacpp.log import listening
+from server.models.engines.llamacpp.wire import Answer, completion, held
 
 _LONGEST_CONTEXT = 8192
 """Tokens per sequence where the recipe does not say; many models claim 131072, whose cache would fill the memory."""

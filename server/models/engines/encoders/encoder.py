@@ -17,8 +17,8 @@ import openvino as ov
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
-from server.models.engines.encoder_config import FAMILIES, Shape, Task, advised
-from server.models.engines.encoder_graph import VERSION, build
+from server.models.engines.encoders.config import FAMILIES, Shape, Task, advised
+from server.models.engines.encoders.graph import VERSION, build
 
 
 class Encoder:

@@ -10,8 +10,8 @@ from pathlib import Path
 from config.model import LocalModel
 from server.errors import ContextLengthExceeded, InvalidValue, RequestError
 from server.models.engine import Admitted, Card, Event, Progress, Request, Rerank, Scores
-from server.models.engines.encoder import Encoder
-from server.models.engines.rows import Rows
+from server.models.engines.encoders.encoder import Encoder
+from server.models.engines.encoders.rows import Rows
 
 _LEAST_ROOM = 32
 """Tokens a query must leave for the documents, else a long one would fall into windows of a few words each."""

@@ -7,8 +7,8 @@ import numpy as np
 from config.model import LocalModel
 from server.errors import ContextLengthExceeded, InvalidValue, RequestError
 from server.models.engine import Admitted, Card, Embed, Event, Progress, Request, Vectors
-from server.models.engines.encoder import Encoder
-from server.models.engines.rows import Rows
+from server.models.engines.encoders.encoder import Encoder
+from server.models.engines.encoders.rows import Rows
 
 
 class EmbedEngine:

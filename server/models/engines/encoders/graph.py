@@ -13,7 +13,7 @@ import openvino.opset16 as op
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 
-from server.models.engines.encoder_config import Shape
+from server.models.engines.encoders.config import Shape
 
 VERSION = 3
 """Part of the cache's key: to be raised with every change of what is built here."""

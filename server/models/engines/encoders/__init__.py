@@ -1,0 +1,1 @@
+"""Encoders over the OpenVINO runtime: embeddings and reranking."""

@@ -1,0 +1,1 @@
+"""Generation by llama.cpp: any GGUF file, through the package xllamacpp."""

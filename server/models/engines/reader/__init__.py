@@ -1,0 +1,1 @@
+"""The reader: answers quoted from the passages it is given."""

@@ -1,0 +1,1 @@
+"""Generation by the library transformers: any folder it reads, and the oracle of the tests."""
