@@ -24,7 +24,7 @@ from server.models.engines.paged.constants import Constants
 from server.models.engines.paged.folder import Folder
 from server.models.engines.paged.gguf_file import GgufFile
 from server.models.engines.paged.pages import Pages
-from server.models.engines.paged.runtime import Decoder, Span, capabilities, precision_of
+from server.models.engines.paged.runtime import ROUNDED, Decoder, Span, capabilities, precision_of
 from server.models.engines.paged.schedule import Schedule, Sequence, Work
 from server.models.engines.paged.size import held
 from server.models.engines.paged.speculation import Draft, ModelDraft, NgramDraft
@@ -105,6 +105,9 @@ class PagedEngine:
         trial.run()
         progress("reading the weights")
         precision = precision_of(spec.precision, capabilities())
+        if precision == ROUNDED and not trial.rounds():
+            log.warning("OpenVINO has no kernel for activations of 8 bits on this processor; computing in f32")
+            precision = "f32"
         weights, words = read(self._files, keep_floats=spec.weights == "float")
         self._words = words
         self._context = spec.context or min(weights.shape.context or 8192, 8192)

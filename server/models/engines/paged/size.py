@@ -23,6 +23,8 @@ _TOKEN = 300
 """One entry of the vocabulary, in the tokenizer and beside it."""
 _KEPT_BY_OPENVINO = 2.1
 """Activations of a step that are there at once, over those of one layer."""
+_ATTENDED = 8
+"""What attention over one token of the context takes meanwhile, in bytes for each value of a query."""
 _STEP = (512, 2048)
 """Tokens of a step of a prompt, at the least and most; a small model does more in the time that a step may take."""
 _WEIGHTS_A_STEP = 8e10
@@ -72,12 +74,13 @@ def predicted(path: Path, *, keep_floats: bool, tokens: int, cache: str, precisi
     wide = 2 * shape.hidden + 2 * (shape.heads + 2 * shape.kv_heads) * shape.head_dim + 3 * shape.ffn
     # With f32 a value takes twice the bytes, and a step has fewer tokens, for it computes more slowly.
     activations = step * wide * (2 + floats) / 2 * _KEPT_BY_OPENVINO
+    attention = tokens * shape.heads * shape.head_dim * _ATTENDED
     logits = _ROWS * shape.vocabulary * 4
     return Memory(
         int(weights),
         -(-tokens // _PAGE) * _PAGE * cache_of(shape, cache, precision),
         shape.layers * _LAYER,
-        int(_PROCESS + shape.vocabulary * _TOKEN + activations + logits),
+        int(_PROCESS + shape.vocabulary * _TOKEN + activations + attention + logits),
     )
 
 

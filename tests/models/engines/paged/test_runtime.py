@@ -157,6 +157,16 @@ def test_the_trial_passes_with_the_installed_runtime() -> None:
     trial.run()
 
 
+def test_activations_of_8_bits_are_tried_before_they_are_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert trial.rounds()
+
+    def without_kernel(self: Decoder, spans: list[Span]) -> NDArray[np.float32]:
+        raise RuntimeError("could not create a primitive descriptor")
+
+    monkeypatch.setattr(Decoder, "compute", without_kernel)
+    assert not trial.rounds()
+
+
 @pytest.mark.parametrize("wrong", ["epsilon", "rotation", "scale"])
 def test_the_trial_refuses_arithmetic_that_is_off(monkeypatch: pytest.MonkeyPatch, wrong: str) -> None:
     built: Callable[..., object] = graph._rotation
