@@ -37,7 +37,8 @@ log = logging.getLogger(__name__)
 
 _STEP_SECONDS = 0.1
 """What a step aims at while others wait for their next token, so that a long prompt does not hold them up."""
-_ALONE_SECONDS = 0.6
+_ALONE_SECONDS = 1.0
+"""What it aims at while nobody waits for one: larger pieces are faster, and only a cancellation has to wait."""
 _LEAST, _MOST = 32, 2048
 _GUESSED = 16
 """The most tokens guessed in one step by all streams together, but one for each."""
