@@ -186,7 +186,7 @@ def estimate(engine: str, spec: LocalModel, files: Path, drafter: Path | None = 
         return _llamacpp(spec, files, context, tokens)
     if engine == "transformers":
         return _transformers(spec, files, context)
-    return _paged(spec, files, drafter, tokens)
+    return _paged(spec, files, drafter, context, tokens)
 
 
 def _trained(files: Path) -> int:
@@ -196,14 +196,15 @@ def _trained(files: Path) -> int:
     return Header.read(files).count("%.context_length", 0)
 
 
-def _paged(spec: LocalModel, files: Path, drafter: Path | None, tokens: int) -> Memory:
+def _paged(spec: LocalModel, files: Path, drafter: Path | None, context: int, tokens: int) -> Memory:
     # Imported here: it brings the engine's package and the runtime, which only workers and `hearth check` need.
     from server.models.engines.paged.runtime import capabilities, precision_of
     from server.models.engines.paged.size import predicted
 
     precision = precision_of(spec.precision, capabilities())
+    floats = spec.weights == "float"
     told = [
-        predicted(each, keep_floats=spec.weights == "float", tokens=tokens, cache=spec.cache, precision=precision)
+        predicted(each, keep_floats=floats, tokens=tokens, cache=spec.cache, precision=precision, context=context)
         for each in (files, drafter)
         if each is not None
     ]

@@ -27,8 +27,8 @@ _ATTENDED = 8
 """What attention over one token of the context takes meanwhile, in bytes for each value of a query."""
 _STEP = (512, 2048)
 """Tokens of a step of a prompt, at the least and most; a small model does more in the time that a step may take."""
-_WEIGHTS_A_STEP = 8e10
-"""Weights times tokens in the 0.4 seconds of such a step, on two cores."""
+_WEIGHTS_A_STEP = 4e11
+"""Weights times tokens in the second that such a step takes, on two cores."""
 _ROWS = 32
 """Sequences whose logits are there at once."""
 _PAGE = 32
@@ -49,8 +49,11 @@ class Memory:
         return self.weights + self.cache + self.graph + self.rest
 
 
-def predicted(path: Path, *, keep_floats: bool, tokens: int, cache: str, precision: str) -> Memory:
-    """What the process of an engine will take with `tokens` in its cache, all of them in use.
+def predicted(
+    path: Path, *, keep_floats: bool, tokens: int, cache: str, precision: str, context: int | None = None
+) -> Memory:
+    """What the process of an engine will take with `tokens` in its cache, all of them in use, at most `context` of
+    them of one sequence; None where all are.
 
     `path` is a .gguf file or a folder; `cache` is the recipe's word; `precision` is f32 or bf16. Raises WeightsError
     as reading the file does.
@@ -74,7 +77,7 @@ def predicted(path: Path, *, keep_floats: bool, tokens: int, cache: str, precisi
     wide = 2 * shape.hidden + 2 * (shape.heads + 2 * shape.kv_heads) * shape.head_dim + 3 * shape.ffn
     # With f32 a value takes twice the bytes, and a step has fewer tokens, for it computes more slowly.
     activations = step * wide * (2 + floats) / 2 * _KEPT_BY_OPENVINO
-    attention = tokens * shape.heads * shape.head_dim * _ATTENDED
+    attention = min(tokens, context or tokens) * shape.heads * shape.head_dim * _ATTENDED
     logits = _ROWS * shape.vocabulary * 4
     return Memory(
         int(weights),
