@@ -1,6 +1,7 @@
 """One turn of a conversation: find passages, render, generate, read. Knows the runtime; nothing of HTTP or JSON."""
 
 import asyncio
+import logging
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
@@ -8,12 +9,14 @@ from dataclasses import dataclass
 from config.assistant import AssistantSpec
 from server.chat.answer import Answer, Part
 from server.chat.asked import Asked
-from server.errors import InvalidValue, UnsupportedParameter
+from server.errors import ContextLengthExceeded, InvalidValue, UnsupportedParameter
 from server.knowledge import Hit
 from server.models.dialect import Dialect, with_system
 from server.models.engine import Admitted, Generate, Message, Passage
 from server.models.stop import StopScanner
 from server.runtime import Runtime, Target
+
+log = logging.getLogger(__name__)
 
 _LONG = 50_000
 """Characters of a conversation from which its prompt is rendered beside the event loop."""
@@ -32,24 +35,36 @@ class Started:
 async def turn(runtime: Runtime, target: Target, asked: Asked) -> AsyncGenerator["Started | list[Part]", None]:
     """Answer `asked`: first one Started, then the Parts, those that came together in one list.
 
+    Of what was found, as many of the nearest passages are given as the model's context holds beside the conversation.
     Raises HearthErrors, before Started or in the middle.
     """
     hits = await passages(runtime, target.assistant, asked.messages)
+    while True:
+        request, answer = await _asked(target, asked, hits)
+        try:
+            async with aclosing(target.model.generate(request)) as events:
+                async for batch in events:
+                    if isinstance(batch[0], Admitted):
+                        yield Started(batch[0].prompt_tokens, hits or ())
+                    if parts := answer.take(batch):
+                        yield parts
+                    if answer.finished:
+                        return
+            return
+        except ContextLengthExceeded:  # told before anything is computed, so asking again costs little
+            if hits is None or len(hits) < 2:
+                raise
+            log.info("%s: %d passages do not fit the context, trying the nearest half", target.id, len(hits))
+            hits = hits[: len(hits) // 2]
+
+
+async def _asked(target: Target, asked: Asked, hits: Sequence[Hit] | None) -> tuple[Generate, Answer]:
     dialect = target.model.dialect()
     if dialect is None:
-        request, answer = _plain(asked, hits)
-    elif asked.prompt is not None:
-        request, answer = _bare(asked)
-    else:
-        request, answer = await _spoken(asked, hits, dialect)
-    async with aclosing(target.model.generate(request)) as events:
-        async for batch in events:
-            if isinstance(batch[0], Admitted):
-                yield Started(batch[0].prompt_tokens, hits or ())
-            if parts := answer.take(batch):
-                yield parts
-            if answer.finished:
-                return
+        return _plain(asked, hits)
+    if asked.prompt is not None:
+        return _bare(asked)
+    return await _spoken(asked, hits, dialect)
 
 
 def _plain(asked: Asked, hits: Sequence[Hit] | None) -> tuple[Generate, Answer]:

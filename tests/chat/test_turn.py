@@ -10,6 +10,7 @@ import pytest
 
 from config import load
 from server.chat import Asked, Started, turn
+from server.errors import ContextLengthExceeded
 from server.knowledge import Hit
 from server.models.engine import Event, Generate, Message
 from server.models.model import Model
@@ -53,19 +54,21 @@ class Overheard:
 
     @property
     def prompt(self) -> str:
-        [request] = self.asked
+        """The last one."""
+        request = self.asked[-1]
         assert isinstance(request.prompt, str)
         return request.prompt
 
 
 @asynccontextmanager
-async def island(folder: Path) -> AsyncIterator[Runtime]:
+async def island(folder: Path, context: int = 2048) -> AsyncIterator[Runtime]:
     """The recipe running, its models loaded and its documents read."""
-    (folder / "island").mkdir()
+    (folder / "island").mkdir(exist_ok=True)
     (folder / "island" / "ferry.md").write_text(f"# Ferry\n\n## Times\n\n{TIDES}\n", encoding="utf-8")
     (folder / "island" / "shops.md").write_text(f"# Shops\n\n{BREAD}\n", encoding="utf-8")
     path = folder / "recipe.yaml"
-    path.write_text(RECIPE.replace("AUTOMATON", str(made("automaton"))), encoding="utf-8")
+    text = RECIPE.replace("AUTOMATON", str(made("automaton"))).replace("2048", str(context))
+    path.write_text(text, encoding="utf-8")
     async with Runtime.build(load(path)) as runtime:
         for shelf in runtime.shelves.values():
             await shelf.ready()
@@ -111,6 +114,22 @@ async def test_without_a_system_message_the_passages_make_one(tmp_path: Path) ->
     head = f"<|im_start|>system\n{FOUND}\n\n{shown(1, started.hits[0])}\n\n"
     assert prompt.startswith(head)
     assert prompt.endswith(f"<|im_start|>user\n{QUESTION}<|im_end|>\n<|im_start|>assistant\n")
+
+
+async def test_of_the_passages_the_nearest_are_given_that_the_context_holds(tmp_path: Path) -> None:
+    asked = [Message("user", QUESTION)]
+    async with island(tmp_path) as runtime:
+        _, both, _ = await take(runtime, "guide", asked)
+    async with island(tmp_path, both.prompt_tokens) as runtime:
+        prompt, nearest, _ = await take(runtime, "guide", asked)
+    assert [hit.filename for hit in nearest.hits] == ["ferry.md"]
+    assert TIDES in prompt and BREAD not in prompt
+
+
+async def test_a_conversation_that_is_too_long_by_itself_is_refused(tmp_path: Path) -> None:
+    async with island(tmp_path, 300) as runtime:
+        with pytest.raises(ContextLengthExceeded, match="maximum context length is 300 tokens"):
+            await take(runtime, "guide", [Message("user", QUESTION * 20)])
 
 
 async def test_the_last_thing_the_user_said_is_what_is_searched_for(tmp_path: Path) -> None:
