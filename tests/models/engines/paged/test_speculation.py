@@ -15,7 +15,7 @@ from tests.models.engines.paged.answering import Answer, alone, answered, asking
 _ROUND = [11, 12, 13, 14, 15, 16] * 6
 _REQUESTS = [
     asking(_ROUND, 40),
-    asking("Hello there", 40, temperature=0.8, seed=3),
+    asking("Hello there", 40, temperature=0.8, seed=6),
     asking(_ROUND, 40, temperature=1.2, seed=4, top_p=0.9, frequency_penalty=0.6, top_logprobs=2),
     msgspec.structs.replace(
         asking("x", 40, temperature=1.0, seed=5), grammar=Grammar("regex", "(abc ){6}(yes|no) (abc ){4}")
