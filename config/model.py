@@ -121,7 +121,8 @@ class LocalModel(_Weights):
     draft: Draft | None = Field(
         default=None,
         description="Guesses tokens ahead, which are checked several at a time: ngram guesses from the conversation "
-        "itself; a source names a small model with the same tokenizer. Answers stay the same. For chat.",
+        "itself; a source names a small model with the same tokenizer. Answers stay the same, but for rounding. "
+        "For chat.",
     )
     draft_tokens: Guesses = Field(default=4, description="How many tokens are guessed at a time. For chat.")
 

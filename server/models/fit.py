@@ -82,14 +82,11 @@ def plans(recipe: Recipe) -> list[Plan]:
     return [_plan(name, spec, recipe.server.data) for name, spec in recipe.models.items()]
 
 
-def unfit(recipe: Recipe) -> list[str]:
-    """What keeps the models of `recipe` from running here, one sentence each; empty where nothing does."""
-    found = plans(recipe)
-    return [*broken(recipe, found), *overfull(recipe, found, room())]
-
-
 def crowded(recipe: Recipe) -> list[str]:
-    """As `unfit`, for memory alone: a model whose files are broken fails by itself and takes no other along."""
+    """What keeps the models of `recipe` out of this machine's memory, one sentence each; empty where nothing does.
+
+    A model whose files are broken is none of it: it fails by itself and takes no other along.
+    """
     return overfull(recipe, plans(recipe), room())
 
 

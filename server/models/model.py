@@ -142,7 +142,7 @@ class Model:
         card = self.card
         if card is None:
             raise self._unavailable()
-        if card.template is None and not card.rendered:
+        if not card.rendered:
             return None
         if self._dialect is None:
             self._dialect = Dialect(card)

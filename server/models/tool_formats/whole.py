@@ -8,9 +8,10 @@ from collections.abc import Mapping, Sequence
 
 import msgspec
 
+from server.models.stop import overlap
 from server.models.tool_formats.lark import json_calls, quoted
 from server.models.tool_formats.pieces import ToolParser, ToolSpec
-from server.models.tool_formats.stream import StreamParser, overlap
+from server.models.tool_formats.stream import StreamParser
 
 PYTHON_TAG = "<|python_tag|>"
 

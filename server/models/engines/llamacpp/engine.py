@@ -314,7 +314,8 @@ def _package(engines: Path) -> tuple[Any, bool]:
         package = importlib.import_module("xllamacpp")
     except ImportError as error:
         raise RuntimeError(
-            f"the engine llamacpp needs the package xllamacpp; run: pip install xllamacpp ({error})"
+            f"the engine llamacpp cannot load the package xllamacpp ({error}); run: pip install xllamacpp, "
+            "and on Debian: apt-get install libgomp1"
         ) from error
     return package, built is None or built.grammars
 
