@@ -2,10 +2,11 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import msgspec
 from litestar import Litestar
+from litestar.handlers import HTTPRouteHandler
 from litestar.openapi.config import OpenAPIConfig
 from litestar.openapi.plugins import JsonRenderPlugin
 from litestar.openapi.spec import (
@@ -18,8 +19,9 @@ from litestar.openapi.spec import (
     Schema,
     SecurityScheme,
 )
+from litestar.routes import BaseRoute, HTTPRoute
 
-from server.api import wire, wire_rerank
+from server.api.wire import ErrorReply
 
 _REF = "#/components/schemas/{name}"
 
@@ -36,6 +38,12 @@ _FAULTS = {
     "503": "The model or collection cannot answer now; see Retry-After.",
     "504": "The model did not answer within its deadline.",
 }
+
+
+class _Documented(Operation):
+    """An operation that knows the wire types whose schemas it refers to."""
+
+    types: ClassVar[frozenset[type[msgspec.Struct]]] = frozenset()
 
 
 def documented(
@@ -56,11 +64,15 @@ def documented(
         faults = ()
         responses["503"] = OpenAPIResponse(description="Not everything is ready yet.", content=content)
     for status in faults:
-        responses[status] = OpenAPIResponse(description=_FAULTS[status], content={_JSON: _media(wire.ErrorReply)})
+        responses[status] = OpenAPIResponse(description=_FAULTS[status], content={_JSON: _media(ErrorReply)})
     requested = None if body is None else RequestBody(content={_JSON: _media(body)}, required=True)
 
+    kinds = {kind for kind in (body, reply, stream, ErrorReply) if isinstance(kind, type)}
+
     @dataclass
-    class Documented(Operation):
+    class Documented(_Documented):
+        types = frozenset(kinds)
+
         def __post_init__(self) -> None:
             self.summary = summary
             self.request_body = requested
@@ -90,10 +102,14 @@ def openapi(version: str) -> OpenAPIConfig:
 
 def rendered(app: Litestar) -> bytes:
     """The whole document as JSON, the wire types' schemas in it."""
-    named = (vars(wire) | vars(wire_rerank)).values()
-    kinds = [kind for kind in named if isinstance(kind, type) and issubclass(kind, msgspec.Struct)]
+    operations = (handler.operation_class for route in app.routes for handler in _handlers(route))
+    kinds = {kind for each in operations if issubclass(each, _Documented) for kind in each.types}
     document: dict[str, Any] = app.openapi_schema.to_schema()
     document["components"]["schemas"] = msgspec.json.schema_components(
-        [kind for kind in kinds if kind is not msgspec.Struct], ref_template=_REF
+        sorted(kinds, key=lambda kind: kind.__name__), ref_template=_REF
     )[1]
     return msgspec.json.encode(document)
+
+
+def _handlers(route: BaseRoute) -> list[HTTPRouteHandler]:
+    return route.route_handlers if isinstance(route, HTTPRoute) else []
