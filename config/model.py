@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from config.section import Alias, Count, Duration, Flag, Fraction, Guesses, Outside, Rate, Section
-from config.source import NGRAM, Draft, Source, architecture
+from config.source import NGRAM, Draft, Source, architecture, names_gguf
 
 __all__ = [
     "CONTRADICTS",
@@ -67,8 +67,9 @@ class _Weights(_AnyModel):
 
     source: Source = Field(
         description="The weights: a .gguf file, a folder with config.json and safetensors, "
-        '"pip:NAME" for such a folder inside an installed package, or "hf:OWNER/NAME[@REVISION][/FILE.gguf]" on the '
-        "Hugging Face hub."
+        '"pip:NAME" for such a folder inside an installed package, "hf:OWNER/NAME[@REVISION][/FILE.gguf]" on the '
+        'Hugging Face hub, or "made:NAME" for a small model that Hearth makes itself, for trying clients: automaton, '
+        "random or reranker."
     )
     download: Flag = Field(
         default=False,
@@ -136,7 +137,7 @@ class LocalModel(_Weights):
 
     def _foreign(self) -> Iterator["Contradiction"]:
         """Weights on this machine that are for another task than the recipe says."""
-        if self.source.is_remote or self.source.is_gguf:
+        if self.source.is_remote or self.source.is_made or self.source.is_gguf:
             return
         kind = architecture(self.source.path)
         if kind is not None and self.task not in (right := tasks_of(kind)):
@@ -192,7 +193,7 @@ def contradictions(spec: Mapping[str, object]) -> Iterator[Contradiction]:
 def _misplaced(engine: str, task: str, source: object) -> Iterator[Contradiction]:
     if not isinstance(source, str):
         return
-    if not source.endswith(".gguf"):
+    if not names_gguf(source):
         if engine == "llamacpp":
             yield Contradiction(
                 "engine", "llamacpp reads .gguf files; folders are for openvino and transformers", "auto"
@@ -251,6 +252,7 @@ class EchoModel(_AnyModel):
 
     engine: Literal["echo"] = Field(description="echo sends the prompt back; it needs no weights.")
     context: Count = Field(default=8192, description="The longest request in tokens.")
+    parallel: Count = Field(default=64, description="How many answers are sent at once; further requests wait.")
     tokens_per_second: Rate | None = Field(default=None, description="How fast it answers; none is as fast as it can.")
 
     @property

@@ -17,6 +17,9 @@ WEIGHTS = ("config.json", "*.safetensors")
 
 NGRAM = "ngram"
 
+MADE = ("automaton", "random", "reranker")
+"""The models Hearth makes itself, for trying clients: `server.models.made` says what each is."""
+
 _PART = r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}"
 _HUB = re.compile(
     rf"hf:(?P<name>{_PART}/{_PART})(@(?P<revision>[A-Za-z0-9][A-Za-z0-9._-]{{0,127}}))?"
@@ -25,9 +28,9 @@ _HUB = re.compile(
 
 
 class Source(str):
-    """Where weights are: `pip:DISTRIBUTION`, `hf:OWNER/NAME[@REVISION][/FILE.gguf]` or an absolute path.
+    """Where weights are: `pip:DISTRIBUTION`, `hf:OWNER/NAME[@REVISION][/FILE.gguf]`, `made:NAME` or an absolute path.
 
-    One on this machine was there when the recipe was read; one on the hub need not be fetched yet.
+    One on this machine was there when the recipe was read; one on the hub need not be fetched yet, nor one made.
     """
 
     @property
@@ -35,9 +38,18 @@ class Source(str):
         return self.startswith("hf:")
 
     @property
+    def is_made(self) -> bool:
+        return self.startswith("made:")
+
+    @property
+    def made(self) -> str:
+        """Of a source that Hearth makes: its name, one of MADE."""
+        return self.removeprefix("made:")
+
+    @property
     def is_gguf(self) -> bool:
         """Whether it names one GGUF file; a folder otherwise."""
-        return self.endswith(".gguf")
+        return names_gguf(self)
 
     @property
     def repository(self) -> tuple[str, str | None, str | None]:
@@ -50,10 +62,10 @@ class Source(str):
     def path(self) -> Path:
         """The .gguf file, or the folder with config.json and safetensors, absolute.
 
-        Of a source on this machine; `server.models.hub` knows where those of the hub are. Raises FileNotFoundError
-        when the distribution was removed since.
+        Of a source on this machine; `server.models.hub` knows where those of the hub are, and those made. Raises
+        FileNotFoundError when the distribution was removed since.
         """
-        assert not self.is_remote, f"{self} is on the hub"
+        assert not (self.is_remote or self.is_made), f"{self} is in the data directory, if anywhere"
         if not self.startswith("pip:"):
             return Path(self)
         folder = _packaged(self.removeprefix("pip:"))
@@ -69,6 +81,9 @@ class Source(str):
             return cls(value)
         if value.startswith("hf:"):
             _check_hub(value)
+            return cls(value)
+        if value.startswith("made:"):
+            _check_made(value)
             return cls(value)
         if re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", value):
             raise wrong(f"{shown(value)} is a URL; weights come from a path, pip:NAME or hf:OWNER/NAME", _on_hub(value))
@@ -107,6 +122,11 @@ class Draft(Source):
         return cls(super()._validate(value, info))
 
 
+def names_gguf(source: str) -> bool:
+    """Whether the text of a source stands for one GGUF file."""
+    return source.endswith(".gguf") or source in ("made:automaton", "made:random")
+
+
 def architecture(folder: Path) -> str | None:
     """What config.json names; None where it names nothing, which is for the engine to complain about."""
     try:
@@ -142,6 +162,14 @@ def _packaged(name: str) -> Path | None:
         return None
     folders = sorted({Path(str(file.locate())).parent for file in files if file.name.endswith(".safetensors")})
     return next((folder for folder in folders if all(_holds(folder, part) for part in WEIGHTS)), None)
+
+
+def _check_made(value: str) -> None:
+    name = value.removeprefix("made:")
+    if name not in MADE:
+        guess = None if isinstance(value, Outside) else nearest(name, MADE)
+        near = None if guess is None else f"made:{guess}"
+        raise wrong(f"{shown(value)} is no model that Hearth makes: it makes {', '.join(MADE)}", near)
 
 
 # ---- the hub --------------------------------------------------------------------------------------------------------

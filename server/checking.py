@@ -5,6 +5,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from config import Recipe
+from config.model import LocalModel
 from server.models.fit import Plan, broken, overfull, plans, room, size
 
 
@@ -43,6 +44,8 @@ def _print(found: list[Plan], out: Console) -> None:
 
 
 def _engine(plan: Plan) -> str:
+    if plan.absent and isinstance(plan.spec, LocalModel) and plan.spec.source.is_made:
+        return "Hearth makes it at the first start"
     if plan.absent:
         return "not on this machine yet; `hearth pull` fetches it"
     return str(plan.choice) if plan.choice is not None else "no engine"

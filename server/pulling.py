@@ -162,6 +162,8 @@ def _of_source(source: Source, data: Path) -> str:
         if here is None:
             return "not fetched"
         return f"{_described(here)}, {'sums ok' if here.untouched else 'written since: hearth pull --verify'}"
+    if source.is_made:
+        return "made" if kept.found(source, data) else "not made yet"
     try:
         path = source.path
         files = [path] if source.is_gguf else list(path.glob("*.safetensors"))
@@ -171,7 +173,7 @@ def _of_source(source: Source, data: Path) -> str:
 
 
 def _short(source: Source, folder: Path) -> str:
-    if source.startswith(("hf:", "pip:")):
+    if source.startswith(("hf:", "pip:", "made:")):
         return str(source)
     path = Path(source)
     return f"./{path.relative_to(folder)}" if path.is_relative_to(folder) else str(path)

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from server.models.engine import Message
+from server.models.made.vocabulary import texts
 from server.models.template import ChatTemplate
-from tests.making.vocabulary import HANDBOOK
 
 
 class Prompt(NamedTuple):
@@ -19,7 +19,7 @@ class Prompt(NamedTuple):
 
 
 class Prompts:
-    """Random words of the handbook; the same prompts in every run."""
+    """Random words of a fixed text; the same prompts in every run."""
 
     def __init__(self, file: Path) -> None:
         """`file` is the model's GGUF file."""
@@ -29,8 +29,7 @@ class Prompts:
         weights = GgufFile(file)
         self._words = vocabulary.from_gguf(weights.header, weights.shape.vocabulary)
         self._template = ChatTemplate(self._words.template or "", self._words.special)
-        texts = [page.read_text(encoding="utf-8") for page in sorted(HANDBOOK.glob("*.md"))]
-        self._known = sorted({word for text in texts for word in re.findall(r"\b[a-z]+\b", text)})
+        self._known = sorted({word for text in texts() for word in re.findall(r"\b[a-z]+\b", text)})
         self._random = random.Random(0)
         one, other = (reversed(self._prompt(text).ids) for text in ("one", "other"))
         self._tail = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=False)))

@@ -117,11 +117,16 @@ class Plan:
 
 
 def located(source: Source, data: Path, *, download: bool, progress: Progress, access: Access | None = None) -> Path:
-    """The .gguf file or folder of `source`, fetched first where it is not on disk and `download` allows it.
+    """The .gguf file or folder of `source`, made, or fetched where it is not on disk and `download` allows it, first.
 
     `data` is the data directory, in which fetched weights are kept. `progress` is told size and licence before a
     download, and how far it is. `access` None takes the environment's. Blocks, may take hours. Raises HubError.
     """
+    if source.is_made:
+        from server.models.made import build
+
+        progress(f"making {source}")
+        return build(source, data)
     here = found(source, data)
     if here is not None:
         return here

@@ -74,14 +74,23 @@ class Kept:
 
 
 def found(source: Source, data: Path) -> Path | None:
-    """The .gguf file or the folder of `source`, None where it is on the hub and not fetched. Asks only the disk.
+    """The .gguf file or the folder of `source`, None where it is not fetched or made yet. Asks only the disk.
 
     Raises FileNotFoundError when a `pip:` distribution was removed since the recipe was read.
     """
+    if source.is_made:
+        path = path_of(source, data)
+        return path if path.exists() else None
     if not source.is_remote:
         return source.path
     here = kept(source, data)
     return here.path if here else None
+
+
+def path_of(source: Source, data: Path) -> Path:
+    """Where the model of a `made:` source is kept: a .gguf file or a folder."""
+    name = source.made
+    return data / "cache" / "made" / name / (f"{name}.gguf" if source.is_gguf else name)
 
 
 def kept(source: Source, data: Path) -> Kept | None:

@@ -1,6 +1,6 @@
 """Models built offline for tests and benches: an automaton whose words are known, random ones, and a trained one."""
 
-from tests.making.automaton import TEXT
+from server.models.made.automaton import TEXT
 from tests.making.build import made
 
 __all__ = ["TEXT", "made"]

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import click
 
+from server.models.made.automaton import TEXT
+from server.models.made.shapes import FAMILIES, SHAPES
 from tests.making import folder, gguf_file
-from tests.making.automaton import TEXT
 from tests.making.build import FORMATS, NAMES, Request, build
-from tests.making.shapes import FAMILIES, SHAPES
 
 _QUANTS = tuple(dict.fromkeys(gguf_file.QUANTS + folder.QUANTS))
 

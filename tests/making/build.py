@@ -1,27 +1,28 @@
-"""Builds a model once: a finished folder is used again until the request or the code that wrote it changes."""
+"""Builds the models of tests and benches, each once: what `server.models.made` can write, in every format."""
 
 import hashlib
-import json
 import os
 import sys
-import tempfile
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
-from tests.making.automaton import TEXT, Automaton
+from server.models.made import TEMPLATE, encoder_folder
+from server.models.made.automaton import TEXT, Automaton
+from server.models.made.build import once
+from server.models.made.encoder_folder import write_encoder
+from server.models.made.gguf_file import QUANTS as GGUF_QUANTS
+from server.models.made.gguf_file import write_gguf
+from server.models.made.shapes import FAMILIES, SHAPES, random_shape
+from server.models.made.vocabulary import trained
+from server.models.made.weights import Random
 from tests.making.folder import QUANTS as FOLDER_QUANTS
 from tests.making.folder import write_folder
-from tests.making.gguf_file import QUANTS as GGUF_QUANTS
-from tests.making.gguf_file import write_gguf
-from tests.making.shapes import FAMILIES, SHAPES, random_shape
 from tests.making.tiny import Tiny
-from tests.making.vocabulary import HANDBOOK, trained
-from tests.making.weights import Random
 
 NAMES = ("automaton", "random", "tiny")
 FORMATS = ("gguf", "safetensors")
-KEY = "made.json"
 _HERE = Path(__file__).parent
+_SOURCES = (_HERE, TEMPLATE.parent)
 _PRE = {"llama": "llama-bpe", "qwen2": "qwen2", "qwen3": "qwen2", "mistral": "gpt-2"}
 _TRAINED = {"small": 2000, "30m": 12_000, "0.6b": 12_000}
 """Most tokens to learn, special ones not counted; the rest of the vocabulary stays unused, as in published models."""
@@ -74,18 +75,8 @@ def build(request: Request, folder: Path) -> Path:
 
     A folder this did not write is left alone: FileExistsError.
     """
-    made = folder / f"{request.title}.gguf" if request.format == "gguf" else folder
-    key = _key(request)
-    if _key_of(folder) == key:
-        return made
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as room:
-        fresh = Path(room) / "fresh"
-        fresh.mkdir()
-        _write(request, fresh)
-        (fresh / KEY).write_text(json.dumps({"key": key, **asdict(request)}, indent=2) + "\n", encoding="utf-8")
-        _replace(folder, fresh, Path(room) / "old", key)
-    return made
+    once(folder, _key(request), lambda fresh: _write(request, fresh))
+    return folder / f"{request.title}.gguf" if request.format == "gguf" else folder
 
 
 def made(
@@ -109,12 +100,24 @@ def made(
     return build(request, _cache() / f"{request.title}-{format}-{digest}")
 
 
+def made_encoder(family: str, *, window: int = 64, labels: int = 0) -> Path:
+    """An encoder's folder, from the same cache; as `write_encoder` of `server.models.made` writes it."""
+    folder = _cache() / f"encoder-{family}-{window}-{labels}"
+    writer = Path(encoder_folder.__file__).read_bytes()
+    once(
+        folder,
+        hashlib.sha256(writer).hexdigest(),
+        lambda fresh: write_encoder(fresh / "model", family, window=window, labels=labels),
+    )
+    return folder / "model"
+
+
 def _cache() -> Path:
     return Path(os.environ.get("HEARTH_TEST_MODELS") or _HERE.parents[1] / ".models-cache")
 
 
 def _write(request: Request, folder: Path) -> None:
-    template = (_HERE / "chatml.jinja").read_text(encoding="utf-8")
+    template = TEMPLATE.read_text(encoding="utf-8")
     weights: Automaton | Random | Tiny
     if request.name == "automaton":
         weights = Automaton(request.text)
@@ -137,36 +140,17 @@ def _write(request: Request, folder: Path) -> None:
 def _key(request: Request) -> str:
     """A digest of the request and of every file that decides what is written."""
     digest = hashlib.sha256(repr(request).encode())
-    sources = [path for path in _HERE.iterdir() if path.suffix in (".py", ".jinja") and "test" not in path.name]
-    if request.name != "tiny":
-        sources = [path for path in sources if not path.name.startswith("tiny")]
-    if request.name == "random":
-        sources += HANDBOOK.glob("*.md")
+    sources = [
+        path
+        for folder in _SOURCES
+        for path in folder.iterdir()
+        if path.suffix in (".py", ".jinja", ".txt")
+        and "test" not in path.name
+        and (request.name == "tiny" or not path.name.startswith("tiny"))
+    ]
     for path in sorted(sources):
         digest.update(path.name.encode() + b"\0" + path.read_bytes())
     return digest.hexdigest()
-
-
-def _key_of(folder: Path) -> str | None:
-    try:
-        key = json.loads((folder / KEY).read_text(encoding="utf-8"))["key"]
-    except FileNotFoundError:
-        return None
-    return str(key)
-
-
-def _replace(folder: Path, fresh: Path, old: Path, key: str) -> None:
-    """Put `fresh` in the place of `folder`, both of one file system, so that a reader sees one or the other whole."""
-    if folder.exists() and any(folder.iterdir()):
-        if _key_of(folder) is None:
-            raise FileExistsError(f"{folder} holds other files; give an empty folder, or one a model was made in")
-        folder.rename(old)
-    try:
-        fresh.rename(folder)
-    except OSError:
-        if _key_of(folder) != key:
-            raise
-        # Another process finished the same model first: it is as good.
 
 
 def _among(what: str, value: str, known: tuple[str, ...]) -> None:

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tests.making.shapes import Shape, Tensor, tensors
-from tests.making.vocabulary import ENDOFTEXT, IM_END, SPECIAL, Vocabulary
-from tests.making.weights import Floats, Weights
+from server.models.made.shapes import Shape, Tensor, tensors
+from server.models.made.vocabulary import ENDOFTEXT, IM_END, SPECIAL, Vocabulary
+from server.models.made.weights import Floats, Weights
 
 _TYPES = {"f32": ("F32", 4, "float32"), "f16": ("F16", 2, "float16"), "bf16": ("BF16", 2, "bfloat16")}
 """Name in the file, bytes, name in config.json."""

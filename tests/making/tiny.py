@@ -19,11 +19,12 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
 
+from server.models import made
+from server.models.made.shapes import Shape, Tensor, tensors
+from server.models.made.vocabulary import ENDOFTEXT, Vocabulary, learned
+from server.models.made.weights import Floats
 from tests.making.oracle import MISSING
-from tests.making.shapes import Shape, Tensor, tensors
 from tests.making.tiny_task import NUMBERS, TASKS, WORDS, Piece, example, lesson
-from tests.making.vocabulary import ENDOFTEXT, Vocabulary, learned
-from tests.making.weights import Floats
 
 _WIDTH, _LAYERS, _HEADS, _KV_HEADS, _FFN = 256, 2, 4, 2, 320
 _THETA = 1000.0
@@ -70,8 +71,9 @@ class Tiny:
 def _digest(seed: int) -> str:
     """Of what decides the weights: this module, the tasks, and how a vocabulary is learned."""
     digest = hashlib.sha256(str(seed).encode())
-    for name in ("tiny.py", "tiny_task.py", "vocabulary.py"):
-        digest.update((Path(__file__).parent / name).read_bytes())
+    here = Path(__file__)
+    for file in (here, here.with_name("tiny_task.py"), Path(made.__file__).with_name("vocabulary.py")):
+        digest.update(file.read_bytes())
     return digest.hexdigest()[:8]
 
 

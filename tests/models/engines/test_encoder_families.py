@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from server.models.engines.encoders.encoder import Encoder
-from tests.making.encoder_folder import FAMILIES, write_encoder
+from server.models.made.encoder_folder import FAMILIES, write_encoder
 from tests.models.engines.reference import Reference
 
 _WORDS = [

@@ -11,7 +11,7 @@ from config.model import LocalModel
 from server.errors import ContextLengthExceeded, RequestError
 from server.models.engine import Embed, Engine, Event, Rerank, Scores, is_last
 from server.models.engines.encoders.reranker import RerankEngine, windows
-from tests.making.encoder_folder import FAMILIES, write_encoder
+from server.models.made.encoder_folder import FAMILIES, write_encoder
 from tests.models.engines.driving import finished, steps
 from tests.models.engines.reference import Reference
 

@@ -5,8 +5,8 @@ from collections.abc import Iterator
 import pytest
 
 from server.models.engines.paged import PagedEngine
+from server.models.made.shapes import FAMILIES
 from tests.making import made
-from tests.making.shapes import FAMILIES
 from tests.models.engines.paged.answering import opened
 
 

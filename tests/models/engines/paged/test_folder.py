@@ -12,8 +12,8 @@ from server.models.engines.paged.folder import Folder
 from server.models.engines.paged.gguf_file import GgufFile
 from server.models.engines.paged.weights import Float, Int8, quantised, tensors
 from server.models.header import WeightsError
+from server.models.made.shapes import FAMILIES
 from tests.making import made
-from tests.making.shapes import FAMILIES
 from tests.models.engines.paged.test_gguf_file import plain
 from tests.models.engines.paged.writing import write_folder
 

@@ -8,8 +8,8 @@ import pytest
 from server.models.engines.paged.constants import Constants
 from server.models.engines.paged.gguf_file import GgufFile
 from server.models.engines.paged.graph import decoder
+from server.models.made.shapes import FAMILIES
 from tests.making import made
-from tests.making.shapes import FAMILIES
 
 
 def _kind(operation: ov.Node) -> str:

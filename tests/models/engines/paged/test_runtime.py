@@ -13,8 +13,8 @@ from server.models.engines.paged.gguf_file import GgufFile
 from server.models.engines.paged.runtime import ROUNDED, Decoder, Span, precision_of
 from server.models.engines.paged.weights import Float, Int8, Matrix, joined
 from server.models.header import WeightsError
+from server.models.made.shapes import FAMILIES
 from tests.making import made
-from tests.making.shapes import FAMILIES
 
 TOKENS = [int(token) for token in np.random.default_rng(3).integers(0, 1500, 150)]
 

@@ -14,10 +14,10 @@ from server.models.engines.paged.runtime import ROUNDED, Decoder
 from server.models.engines.paged.size import cache_of, held, predicted
 from server.models.fit import estimate
 from server.models.header import WeightsError
+from server.models.made.shapes import FAMILIES
 from server.models.service import EngineConfig
 from server.worker import Worker
 from tests.making import made
-from tests.making.shapes import FAMILIES
 
 _CASES = [("f32", "auto"), ("f32", "q8"), ("bf16", "auto"), ("bf16", "q8")]
 

@@ -15,9 +15,9 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre
 from server.models.engines.sampling.cuts import CUTS
 from server.models.engines.sampling.vocabulary import Speaking, Vocabulary, from_folder, from_gguf
 from server.models.header import Header, WeightsError
+from server.models.made.shapes import FAMILIES
+from server.models.made.vocabulary import texts as written
 from tests.making import made
-from tests.making.shapes import FAMILIES
-from tests.making.vocabulary import HANDBOOK
 
 _TEXTS = [
     "Hello world, it's 12345 o'clock.\n\n\tTabs  and   spaces ",
@@ -86,7 +86,7 @@ def _trained() -> tuple[list[str], list[tuple[str, str]]]:
     """Tokens and merges of a vocabulary as SentencePiece's BPE learns it, spaces written as ▁."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
-    texts = [path.read_text(encoding="utf-8") for path in sorted(HANDBOOK.glob("*.md"))[:3]]
+    texts = written()[:3]
     tokenizer.train_from_iterator(texts, trainers.BpeTrainer(vocab_size=500, show_progress=False, special_tokens=[]))
     merges = [(left, right) for left, right in json.loads(tokenizer.to_str())["model"]["merges"]]
     made_ = [left + right for left, right in merges]
@@ -154,7 +154,7 @@ def _gguf(
 
 def test_a_sentencepiece_vocabulary_is_the_same_from_both_formats(pieces: tuple[Vocabulary, Vocabulary]) -> None:
     file, folder = pieces
-    texts = [*_TEXTS, *(path.read_text(encoding="utf-8")[:3000] for path in sorted(HANDBOOK.glob("*.md")))]
+    texts = [*_TEXTS, *(text[:3000] for text in written())]
     for text in texts:
         assert file.encode(text) == folder.encode(text)
     assert file.pieces == folder.pieces

@@ -1,4 +1,4 @@
-"""Byte-level BPE vocabularies: all bytes, merges and special tokens, trained on the handbook or laid out by hand.
+"""Byte-level BPE vocabularies: all bytes, merges and special tokens, learned from a text or laid out by hand.
 
 The alphabet is GPT-2's: each byte is a printable character of its own, so that tokens are ordinary strings.
 """
@@ -12,7 +12,7 @@ from pathlib import Path
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 
 ENDOFTEXT, IM_START, IM_END = SPECIAL = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
-HANDBOOK = Path(__file__).parents[2] / "recipes" / "handbook"
+_WORDS = Path(__file__).with_name("words.txt")
 
 # How a text falls into pieces before merging, under the names GGUF files give these rules (tokenizer.ggml.pre).
 # The expressions are those of the families' published tokenizer.json files.
@@ -95,18 +95,23 @@ def spelled(text: str) -> str:
 
 @cache
 def trained(size: int, pre: str) -> Vocabulary:
-    """At most `size` tokens and the special ones, learned from the handbook."""
-    return learned([path.read_text(encoding="utf-8") for path in sorted(HANDBOOK.glob("*.md"))], size, pre)
+    """At most `size` tokens and the special ones, learned from `texts`."""
+    return learned(texts(), size, pre)
 
 
-def learned(texts: Sequence[str], size: int, pre: str) -> Vocabulary:
-    """At most `size` tokens and the special ones; with room for all, every piece of `texts` becomes one token."""
+def texts() -> list[str]:
+    """What vocabularies are learned from: an early handbook, kept as it was, so that the same weights come of it."""
+    return _WORDS.read_text(encoding="utf-8").split("\f")
+
+
+def learned(read: Sequence[str], size: int, pre: str) -> Vocabulary:
+    """At most `size` tokens and the special ones; with room for all, every piece of `read` becomes one token."""
     tokenizer = _untrained(pre, models.BPE())
-    # Frequency 1: larger shapes want more tokens than the handbook has repeated strings.
+    # Frequency 1: larger shapes want more tokens than the text has repeated strings.
     trainer = trainers.BpeTrainer(
         vocab_size=size, min_frequency=1, show_progress=False, initial_alphabet=list(ALPHABET), special_tokens=[]
     )
-    tokenizer.train_from_iterator(texts, trainer)
+    tokenizer.train_from_iterator(read, trainer)
     model = json.loads(tokenizer.to_str())["model"]
     tokens = sorted(model["vocab"], key=model["vocab"].__getitem__)
     return Vocabulary((*tokens, *SPECIAL), tuple((left, right) for left, right in model["merges"]), pre)

@@ -7,7 +7,7 @@ import gguf
 import numpy as np
 from numpy.typing import NDArray
 
-from tests.making.shapes import Shape, Tensor
+from server.models.made.shapes import Shape, Tensor
 
 Floats = NDArray[np.float32]
 

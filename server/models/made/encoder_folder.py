@@ -1,13 +1,10 @@
 """Makes small random encoders of each family as Hugging Face and sentence-transformers folders, without a network.
 
-The vocabularies are trained on the handbook, so the same arguments make the same files.
+Their vocabularies are learned from one fixed text, so the same arguments make the same files.
 """
 
 import json
-import os
-import shutil
 from pathlib import Path
-from tempfile import mkdtemp
 from typing import Any
 
 import numpy as np
@@ -15,7 +12,7 @@ from numpy.typing import NDArray
 from safetensors.numpy import save_file
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 
-from tests.making.vocabulary import HANDBOOK
+from server.models.made.vocabulary import texts
 
 FAMILIES = ("bert", "roberta", "xlm-roberta", "distilbert")
 HIDDEN, INNER, LAYERS, HEADS = 32, 48, 2, 4
@@ -23,26 +20,6 @@ _TOKENS = 600
 _CLASSES = {"bert": "Bert", "roberta": "Roberta", "xlm-roberta": "XLMRoberta", "distilbert": "DistilBert"}
 _WORDPIECE = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 _MARKED = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
-
-
-_VERSION = 1
-"""To be raised with every change of what is written, so that no cached folder is taken for a new one."""
-
-
-def made_encoder(family: str, *, window: int = 64, labels: int = 0) -> Path:
-    """As `write_encoder`, from the cache where it has been made: $HEARTH_TEST_MODELS, or .models-cache."""
-    cache = Path(os.environ.get("HEARTH_TEST_MODELS") or Path(__file__).parents[2] / ".models-cache")
-    folder = cache / f"encoder-{family}-{window}-{labels}-v{_VERSION}"
-    if not folder.exists():
-        cache.mkdir(parents=True, exist_ok=True)
-        beside = Path(mkdtemp(dir=cache))
-        try:
-            made = write_encoder(beside / "model", family, window=window, labels=labels)
-            if not folder.exists():  # another process may have been as quick; what it wrote is the same
-                made.rename(folder)
-        finally:
-            shutil.rmtree(beside, ignore_errors=True)
-    return folder
 
 
 def write_encoder(
@@ -81,7 +58,7 @@ def _tokenizer(family: str) -> Tokenizer:
         trainer = trainers.BpeTrainer(
             vocab_size=_TOKENS, special_tokens=_MARKED, initial_alphabet=alphabet, show_progress=False
         )
-    tokenizer.train([str(file) for file in sorted(HANDBOOK.glob("*.md"))], trainer)
+    tokenizer.train_from_iterator(texts(), trainer)
     tokenizer.post_processor = _frame(family, tokenizer)
     return tokenizer
 

@@ -10,9 +10,9 @@ import numpy as np
 from gguf import GGMLQuantizationType, LlamaFileType, TokenType
 from numpy.typing import NDArray
 
-from tests.making.shapes import Llama3Rope, Shape, Tensor, tensors
-from tests.making.vocabulary import ENDOFTEXT, IM_END, SPECIAL, Vocabulary
-from tests.making.weights import Floats, Weights
+from server.models.made.shapes import Llama3Rope, Shape, Tensor, tensors
+from server.models.made.vocabulary import ENDOFTEXT, IM_END, SPECIAL, Vocabulary
+from server.models.made.weights import Floats, Weights
 
 _FILE_TYPES = {
     "f32": LlamaFileType.ALL_F32,

@@ -12,9 +12,9 @@ import gguf
 import numpy as np
 from numpy.typing import NDArray
 
-from tests.making.shapes import Shape, Tensor
-from tests.making.vocabulary import ALPHABET, IM_END, laid_out
-from tests.making.weights import Floats
+from server.models.made.shapes import Shape, Tensor
+from server.models.made.vocabulary import ALPHABET, IM_END, laid_out
+from server.models.made.weights import Floats
 
 TEXT = (
     "Hello this is a very small model made for tests it knows exactly one answer and always says that same thing "
