@@ -6,7 +6,7 @@ from collections import Counter
 from tests.wire.rows import FOLDER, rows
 
 
-def tests() -> set[str]:
+def written() -> set[str]:
     return {
         f"{file.name}::{node.name}"
         for file in FOLDER.parent.glob("test_*.py")
@@ -17,11 +17,11 @@ def tests() -> set[str]:
 
 
 def test_every_row_has_a_test() -> None:
-    assert [row for row in rows() if row.test not in tests()] == []
+    assert [row for row in rows() if row.test not in written()] == []
 
 
 def test_every_test_has_a_row() -> None:
-    assert sorted(tests() - {row.test for row in rows()}) == []
+    assert sorted(written() - {row.test for row in rows()}) == []
 
 
 def test_rows_are_whole_and_their_ids_their_own() -> None:
