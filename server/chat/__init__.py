@@ -2,6 +2,7 @@
 
 from server.chat.answer import Answer, Cited, Part
 from server.chat.asked import Asked
-from server.chat.turn import Started, passages, turn
+from server.chat.started import Started
+from server.chat.turn import TEXT_PARTS, count, passages, turn
 
-__all__ = ["Answer", "Asked", "Cited", "Part", "Started", "passages", "turn"]
+__all__ = ["TEXT_PARTS", "Answer", "Asked", "Cited", "Part", "Started", "count", "passages", "turn"]

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import msgspec
 
@@ -28,7 +29,9 @@ class Part(msgspec.Struct, frozen=True):
     """What was added to the answer since the last Part. Exactly the last one has a `finish_reason`.
 
     `reasoning_tokens` of `tokens` went into thinking. `cached_tokens` stands in the first one that has any, `scored`,
-    the prompt's own tokens, in the first one of a turn that asked for them.
+    the prompt's own tokens, in the first one of a turn that asked for them. `stop` is the stop string that ended the
+    answer, in the last one. `annotations` are those of a model on another server, as that wrote them; its counts come
+    in the last one, for all.
     """
 
     text: str
@@ -41,6 +44,8 @@ class Part(msgspec.Struct, frozen=True):
     reasoning_tokens: int = 0
     cached_tokens: int = 0
     scored: Sequence[TokenLogprob] = ()
+    stop: str | None = None
+    annotations: Sequence[dict[str, Any]] = ()
 
 
 @dataclass
@@ -110,6 +115,7 @@ class Answer:
             delta.logprobs if read.text or not read.over else (),
             delta.tokens if read.reasoning and not read.text else 0,
             delta.cached_tokens,
+            stop=self._stop.met,
         )
 
     def _plain(self, delta: Delta) -> Part:
@@ -128,6 +134,7 @@ class Answer:
             reason,
             logprobs=delta.logprobs if text or not stopped else (),
             cached_tokens=delta.cached_tokens,
+            stop=self._stop.met,
         )
 
     def _read(self, text: str) -> _Read:

@@ -15,7 +15,8 @@ class Asked(msgspec.Struct, frozen=True):
 
     `max_tokens` None leaves the length to the model; `stop` ends the visible text; `options` are variables for the
     model's chat template; `grammar` is what the text must conform to. With `prompt_logprobs` the turn's first part
-    brings the prompt's own tokens.
+    brings the prompt's own tokens. `begun` is the beginning of the answer to a conversation, which the model goes on
+    with.
     """
 
     messages: list[Message] = []
@@ -27,3 +28,6 @@ class Asked(msgspec.Struct, frozen=True):
     tools: Tools | None = None
     options: dict[str, Any] = {}
     prompt_logprobs: int | None = None
+    begun: str = ""
+    sent: dict[str, msgspec.Raw] | None = None
+    """The fields of the client's own request, where it spoke the wire that a model on another server reads as it is."""

@@ -1,0 +1,43 @@
+"""A turn that another server answers: what it is asked, and its pieces as Parts. Knows no HTTP."""
+
+from server.chat.answer import Part
+from server.chat.asked import Asked
+from server.errors import UnsupportedParameter
+from server.models.remote import Forwarded, Piece
+
+
+def forwarded(asked: Asked, grounds: str | None) -> Forwarded:
+    """What the server is asked; `grounds` are the passages found, as its system message tells them.
+
+    Raises UnsupportedParameter for what OpenAI's wire cannot ask.
+    """
+    if asked.begun:
+        raise UnsupportedParameter("This model goes on with no answer that is begun already.", param="messages")
+    if asked.prompt_logprobs is not None:
+        raise UnsupportedParameter("This model tells nothing of the prompt's own tokens.", param="echo")
+    return Forwarded(
+        messages=asked.messages,
+        prompt=asked.prompt,
+        max_tokens=asked.max_tokens,
+        stop=asked.stop,
+        sampling=asked.sampling,
+        grammar=asked.grammar,
+        tools=asked.tools,
+        options=asked.options,
+        sent=asked.sent,
+        grounds=grounds,
+    )
+
+
+def part(piece: Piece) -> Part:
+    return Part(
+        piece.text,
+        piece.tokens,
+        finish_reason=piece.finish_reason,
+        reasoning=piece.reasoning,
+        calls=piece.calls,
+        logprobs=piece.logprobs,
+        reasoning_tokens=piece.reasoning_tokens,
+        cached_tokens=piece.cached_tokens,
+        annotations=piece.annotations,
+    )
