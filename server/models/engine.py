@@ -5,11 +5,12 @@ It knows nothing of HTTP, recipes' other sections, asyncio or processes.
 """
 
 from collections.abc import Callable
-from typing import Protocol
+from typing import Any, Protocol
 
 import msgspec
 
 from server.errors import HearthError
+from server.models.infill import Infill
 
 
 class ToolCall(msgspec.Struct, frozen=True):
@@ -33,6 +34,8 @@ class Message(msgspec.Struct, frozen=True, omit_defaults=True):
     tool_calls: list[ToolCall] = []
     tool_call_id: str | None = None
     reasoning: str | None = None
+    parts: list[dict[str, Any]] | None = None
+    """The content part by part, in OpenAI's form, where there is more than text: for models that honour `parts`."""
 
 
 class Passage(msgspec.Struct, frozen=True):
@@ -111,6 +114,35 @@ class Rerank(msgspec.Struct, frozen=True, tag="rerank"):
 Request = Generate | Embed | Rerank
 
 
+class Tokenize(msgspec.Struct, frozen=True, tag="tokenize"):
+    """`text` as this model's token ids. `add_special` puts around it what the model puts around a bare text, as a
+    prompt is read; `parse_special` reads control tokens' texts as these tokens, else as letters.
+
+    With `pieces` the bytes of each token are told too.
+    """
+
+    text: str
+    add_special: bool = True
+    parse_special: bool = True
+    pieces: bool = False
+
+
+class Detokenize(msgspec.Struct, frozen=True, tag="detokenize"):
+    """What token ids say, control tokens by their texts."""
+
+    tokens: list[int]
+
+
+class Count(msgspec.Struct, frozen=True, tag="count"):
+    """How many tokens of prompt this request would have: exactly what Admitted would tell."""
+
+    request: Generate
+
+
+Lookup = Tokenize | Detokenize | Count
+"""What is answered at once with one event, beside the requests that wait for their turn."""
+
+
 class Admitted(msgspec.Struct, frozen=True, tag="admitted"):
     """First event of every request: it was valid and waits for its turn. Sent before any heavy work is done."""
 
@@ -182,6 +214,25 @@ class Scores(msgspec.Struct, frozen=True, tag="scores"):
     last: bool
 
 
+class Tokens(msgspec.Struct, frozen=True, tag="tokens"):
+    """Answers Tokenize. `pieces` are the bytes of each of `ids`, empty where they were not asked for."""
+
+    ids: list[int]
+    pieces: list[bytes] = []
+
+
+class Spelled(msgspec.Struct, frozen=True, tag="spelled"):
+    """Answers Detokenize; what is no UTF-8 is U+FFFD."""
+
+    text: str
+
+
+class Counted(msgspec.Struct, frozen=True, tag="counted"):
+    """Answers Count."""
+
+    tokens: int
+
+
 class Failed(msgspec.Struct, frozen=True, tag="failed"):
     """This request ended with a fault and will get no further event; `code` is that of the error tree."""
 
@@ -194,7 +245,7 @@ class Failed(msgspec.Struct, frozen=True, tag="failed"):
         return cls(error.code, error.message, error.param)
 
 
-Event = Admitted | Scored | Delta | Vectors | Scores | Failed
+Event = Admitted | Scored | Delta | Vectors | Scores | Tokens | Spelled | Counted | Failed
 
 
 def is_last(event: Event) -> bool:
@@ -204,7 +255,7 @@ def is_last(event: Event) -> bool:
             return reason is not None
         case Vectors(last=last) | Scores(last=last):
             return last
-        case Failed():
+        case Tokens() | Spelled() | Counted() | Failed():
             return True
         case _:
             return False
@@ -241,6 +292,10 @@ class Card(msgspec.Struct, frozen=True):
     """The texts of `bos_token`, `eos_token` and other tokens a template may name."""
     control: dict[str, int] = {}
     """The control tokens by their texts: what a grammar cannot spell letter by letter."""
+    family: str = ""
+    """The architecture of the weights, such as qwen3; empty for engines without any."""
+    infill: Infill | None = None
+    """The tokens it fills in between a prefix and a suffix with; None where its vocabulary has none."""
 
 
 Progress = Callable[[str], None]
@@ -258,6 +313,21 @@ class Engine(Protocol):
         """Queue a request under a key that is free. Does not compute: tokenising and checking only.
 
         Raises a HearthError where the request cannot be served; the engine then holds nothing of it.
+        """
+        ...
+
+    def tokenize(self, request: Tokenize) -> Tokens:
+        """At once, whatever is queued; changes nothing. Raises RequestError where this engine has no token ids."""
+        ...
+
+    def detokenize(self, request: Detokenize) -> Spelled:
+        """As `tokenize`; raises InvalidValue, naming `tokens`, for an id that is not in the vocabulary."""
+        ...
+
+    def count(self, request: Generate) -> int:
+        """The tokens of prompt that `submit` of the same request would tell. At once; changes nothing.
+
+        Raises RequestError where this engine does not generate; a prompt over the context is counted all the same.
         """
         ...
 

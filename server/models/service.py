@@ -7,10 +7,21 @@ from pathlib import Path
 
 import msgspec
 
-from config.model import ModelSpec
+from config.model import WorkerSpec
 from server.errors import HearthError
 from server.models.dialect import Dialect
-from server.models.engine import Engine, Event, Failed, Request, is_last
+from server.models.engine import (
+    Count,
+    Counted,
+    Detokenize,
+    Engine,
+    Event,
+    Failed,
+    Lookup,
+    Request,
+    Tokenize,
+    is_last,
+)
 from server.models.engines import create
 from server.models.hub import Access
 from server.worker import Item
@@ -23,7 +34,7 @@ class EngineConfig:
     Pickled: both ends are the same code, and the bytes come from the process that started this one.
     """
 
-    spec: ModelSpec
+    spec: WorkerSpec
     data: Path
     access: Access | None = None
     """How weights are fetched; for a model that may, and no other: it can hold a token."""
@@ -32,7 +43,7 @@ class EngineConfig:
         return pickle.dumps(self)
 
 
-_requests = msgspec.msgpack.Decoder(Request)
+_requests: msgspec.msgpack.Decoder[Request | Lookup] = msgspec.msgpack.Decoder(Request | Lookup)
 _events = msgspec.msgpack.Encoder()
 _cards = msgspec.msgpack.Encoder()
 
@@ -54,10 +65,21 @@ class EngineService:
 
     def submit(self, call: int, body: bytes) -> list[Item]:
         try:
-            admitted = self._ready.submit(call, _requests.decode(body))
+            return [_item(call, self._first(call, _requests.decode(body)))]
         except HearthError as error:
-            return [Item(call, _events.encode(Failed.of(error)), True)]
-        return [Item(call, _events.encode(admitted), False)]
+            return [_item(call, Failed.of(error))]
+
+    def _first(self, call: int, request: Request | Lookup) -> Event:
+        """The first event of a request, which is the only one of a lookup."""
+        match request:
+            case Tokenize():
+                return self._ready.tokenize(request)
+            case Detokenize():
+                return self._ready.detokenize(request)
+            case Count():
+                return Counted(self._ready.count(request.request))
+            case _:
+                return self._ready.submit(call, request)
 
     def step(self) -> list[Item]:
         return [_item(call, event) for call, event in self._ready.step()]

@@ -262,6 +262,11 @@ class Worker:
                     raise WorkerUnavailable(f"it is {self.state}")
                 await self._changed.wait()
 
+    @property
+    def change(self) -> asyncio.Event:
+        """Set as soon as `state` or `progress` changes; there is a new one then."""
+        return self._changed
+
     def call(self, body: bytes) -> Call:
         """Send one call. Raises WorkerUnavailable where the worker is not ready."""
         if self.state != "ready" or self._connection is None:
@@ -273,6 +278,7 @@ class Worker:
     def progressed(self, text: str) -> None:
         self.progress = text
         self._log.info("%s", text)
+        self._notify()
 
     def became_ready(self, body: bytes) -> None:
         self.ready_body = body
@@ -281,6 +287,9 @@ class Worker:
 
     def _become(self, state: State) -> None:
         self.state = state
+        self._notify()
+
+    def _notify(self) -> None:
         self._changed.set()
         self._changed = asyncio.Event()
 

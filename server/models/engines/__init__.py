@@ -2,14 +2,14 @@
 
 from pathlib import Path
 
-from config.model import EchoModel, LocalModel, ModelSpec, ReaderModel
+from config.model import EchoModel, LocalModel, ReaderModel, WorkerSpec
 from server.models.choice import Choice, choose
 from server.models.engine import Engine, Progress
 from server.models.hub import Access, located
 
 
 def create(
-    spec: ModelSpec, data: Path, progress: Progress = lambda _: None, access: Access | None = None
+    spec: WorkerSpec, data: Path, progress: Progress = lambda _: None, access: Access | None = None
 ) -> tuple[Engine, Choice]:
     """The engine that `spec` declares, not loaded yet, and why it is this one. `data` is the data directory.
 

@@ -8,8 +8,20 @@ import time
 from dataclasses import dataclass
 
 from config.model import EchoModel
-from server.errors import ContextLengthExceeded, RequestError
-from server.models.engine import Admitted, Card, Delta, Event, Generate, Progress, Request
+from server.errors import ContextLengthExceeded, RequestError, UnsupportedParameter
+from server.models.engine import (
+    Admitted,
+    Card,
+    Delta,
+    Detokenize,
+    Event,
+    Generate,
+    Progress,
+    Request,
+    Spelled,
+    Tokenize,
+    Tokens,
+)
 
 _token = re.compile(r"\s*\S+|\s+")
 _LONGEST_NAP = 0.02
@@ -46,7 +58,7 @@ class EchoEngine:
     def submit(self, key: int, request: Request) -> Admitted:
         if not isinstance(request, Generate):
             raise RequestError("This model is for chat, not for embeddings.", param="model")
-        counts = sum(len(tokens(message.text)) for message in request.messages)
+        counts = self.count(request)
         if counts > self._context:
             raise ContextLengthExceeded.of(self._context, counts)
         said = next((message.text for message in reversed(request.messages) if message.role == "user"), None)
@@ -56,6 +68,15 @@ class EchoEngine:
         limit = len(words) if request.max_tokens is None else min(len(words), request.max_tokens)
         self._running[key] = _Running(words, limit, time.monotonic() + self._pause)
         return Admitted(counts)
+
+    def count(self, request: Generate) -> int:
+        return sum(len(tokens(message.text)) for message in request.messages)
+
+    def tokenize(self, request: Tokenize) -> Tokens:
+        raise UnsupportedParameter("This model is no model and has no token ids.", param="model")
+
+    def detokenize(self, request: Detokenize) -> Spelled:
+        raise UnsupportedParameter("This model is no model and has no token ids.", param="model")
 
     def step(self) -> list[tuple[int, Event]]:
         now = time.monotonic()

@@ -6,7 +6,20 @@ import numpy as np
 
 from config.model import LocalModel
 from server.errors import ContextLengthExceeded, InvalidValue, RequestError
-from server.models.engine import Admitted, Card, Embed, Event, Progress, Request, Vectors
+from server.models.engine import (
+    Admitted,
+    Card,
+    Detokenize,
+    Embed,
+    Event,
+    Generate,
+    Progress,
+    Request,
+    Spelled,
+    Tokenize,
+    Tokens,
+    Vectors,
+)
 from server.models.engines.encoders.encoder import Encoder
 from server.models.engines.encoders.rows import Rows
 
@@ -32,6 +45,7 @@ class EmbedEngine:
             dimension=self._encoder.shape.hidden,
             tokenizer=str(self._encoder.tokenizer_file),
             precision=self._encoder.precision,
+            family=self._encoder.shape.family,
             weights_bytes=self._encoder.weights_bytes,
         )
 
@@ -63,6 +77,15 @@ class EmbedEngine:
             if not all(0 <= token < size for token in ids):
                 raise InvalidValue(f"A token id is not in this model's vocabulary of {size}.", param=f"input[{at}]")
         return [self._encoder.framed(ids) for ids in given]
+
+    def tokenize(self, request: Tokenize) -> Tokens:
+        return self._encoder.tokenize(request)
+
+    def detokenize(self, request: Detokenize) -> Spelled:
+        return self._encoder.detokenize(request)
+
+    def count(self, request: Generate) -> int:
+        raise RequestError("This model is for embeddings alone.", param="model")
 
     def step(self) -> list[tuple[int, Event]]:
         taken = self._rows.take()

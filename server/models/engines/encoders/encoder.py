@@ -17,6 +17,8 @@ import openvino as ov
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
+from server.errors import InvalidValue
+from server.models.engine import Detokenize, Spelled, Tokenize, Tokens
 from server.models.engines.encoders.config import FAMILIES, Shape, Task, advised
 from server.models.engines.encoders.graph import VERSION, build
 
@@ -92,6 +94,20 @@ class Encoder:
     def count(self, text: str) -> int:
         """Tokens of `text` without special ones."""
         return len(self._tokenizer.encode(text, add_special_tokens=False).ids)
+
+    def tokenize(self, request: Tokenize) -> Tokens:
+        self._tokenizer.encode_special_tokens = not request.parse_special
+        encoded = self._tokenizer.encode(request.text, add_special_tokens=request.add_special)
+        self._tokenizer.encode_special_tokens = False
+        return Tokens(encoded.ids, [token.encode() for token in encoded.tokens] if request.pieces else [])
+
+    def detokenize(self, request: Detokenize) -> Spelled:
+        """Raises InvalidValue for an id that is not in the vocabulary."""
+        if not all(0 <= token < self.shape.vocabulary for token in request.tokens):
+            raise InvalidValue(
+                f"A token id is not in this model's vocabulary of {self.shape.vocabulary}.", param="tokens"
+            )
+        return Spelled(self._tokenizer.decode(request.tokens, skip_special_tokens=False))
 
     def encode(self, rows: list[list[int]]) -> NDArray[np.float32]:
         """Unit vectors [rows, hidden] of one padded batch; every row at most `window` ids long. For task embed."""

@@ -9,7 +9,20 @@ from pathlib import Path
 
 from config.model import LocalModel
 from server.errors import ContextLengthExceeded, InvalidValue, RequestError
-from server.models.engine import Admitted, Card, Event, Progress, Request, Rerank, Scores
+from server.models.engine import (
+    Admitted,
+    Card,
+    Detokenize,
+    Event,
+    Generate,
+    Progress,
+    Request,
+    Rerank,
+    Scores,
+    Spelled,
+    Tokenize,
+    Tokens,
+)
 from server.models.engines.encoders.encoder import Encoder
 from server.models.engines.encoders.rows import Rows
 
@@ -53,6 +66,7 @@ class RerankEngine:
             context=self._encoder.window,
             tokenizer=str(self._encoder.tokenizer_file),
             precision=self._encoder.precision,
+            family=self._encoder.shape.family,
             weights_bytes=self._encoder.weights_bytes,
         )
 
@@ -77,6 +91,15 @@ class RerankEngine:
         self._rankings[key] = _Ranking(self._encoder.second(query), [len(parts) for parts in cut], [0.0] * len(cut))
         self._rows.add(key, rows)
         return Admitted(sum(len(row) for _, row in rows))
+
+    def tokenize(self, request: Tokenize) -> Tokens:
+        return self._encoder.tokenize(request)
+
+    def detokenize(self, request: Detokenize) -> Spelled:
+        return self._encoder.detokenize(request)
+
+    def count(self, request: Generate) -> int:
+        raise RequestError("This model is for reranking alone.", param="model")
 
     def step(self) -> list[tuple[int, Event]]:
         taken = self._rows.take()

@@ -26,8 +26,22 @@ from server.errors import (
     UnsupportedParameter,
 )
 from server.models import native
-from server.models.abilities import ABILITIES, STRUCTURED
-from server.models.engine import Admitted, Card, Delta, Event, Failed, Generate, Progress, Request, is_last
+from server.models.abilities import ABILITIES, STRUCTURED, infilling
+from server.models.engine import (
+    Admitted,
+    Card,
+    Delta,
+    Detokenize,
+    Event,
+    Failed,
+    Generate,
+    Progress,
+    Request,
+    Spelled,
+    Tokenize,
+    Tokens,
+    is_last,
+)
 from server.models.engines.llamacpp.file import Metadata
 from server.models.engines.llamacpp.log import listening
 from server.models.engines.llamacpp.wire import Answer, completion, held
@@ -116,15 +130,20 @@ class LlamaCppEngine:
             task="chat",
             description="A language model in GGUF format, computed by llama.cpp.",
             context=self._context,
-            honours=ABILITIES["llamacpp"] if self._structured else ABILITIES["llamacpp"] - STRUCTURED,
+            honours=infilling(self._abilities(), self._metadata.infill),
             device=_device(llama),
             weights_bytes=file.stat().st_size,
             cache_bytes=int(shared * self._metadata.cached_values * _KINDS[spec.cache][1]),
             rendered=True,
+            family=self._metadata.architecture,
             template=self._metadata.template,
             special=self._metadata.special,
             control=self._metadata.control,
+            infill=self._metadata.infill,
         )
+
+    def _abilities(self) -> frozenset[str]:
+        return ABILITIES["llamacpp"] if self._structured else ABILITIES["llamacpp"] - STRUCTURED
 
     def _params(self, llama: Any, shared: int) -> Any:
         params = llama.CommonParams()
@@ -201,8 +220,7 @@ class LlamaCppEngine:
                 raise InvalidValue(self._foreign, param="prompt")
             ids = prompt
         else:
-            begun = self._metadata.special.get("bos_token")
-            ids = self._tokenised(prompt, add_special=not (begun and prompt.startswith(begun)))
+            ids = self.tokenize(Tokenize(prompt)).ids
         if not ids:
             raise InvalidValue("The prompt is empty.", param="prompt")
         return ids
@@ -211,13 +229,35 @@ class LlamaCppEngine:
     def _foreign(self) -> str:
         return f"A token id is not in this model's vocabulary of {len(self._metadata.tokens)}."
 
-    def _tokenised(self, text: str, add_special: bool) -> list[int]:
-        """`text` as token ids, special tokens read as such; `add_special` puts before it what the model begins with."""
+    def count(self, request: Generate) -> int:
+        return len(self._tokens(request.prompt))
+
+    def tokenize(self, request: Tokenize) -> Tokens:
+        begun = self._metadata.special.get("bos_token", "")
+        twice = bool(begun) and request.parse_special and request.text.startswith(begun)
+        body = {
+            "content": request.text,
+            "add_special": request.add_special and not twice,
+            "parse_special": request.parse_special,
+            "with_pieces": request.pieces,
+        }
+        said = self._asked("/tokenize", body)["tokens"]
+        if request.pieces:
+            return Tokens([each["id"] for each in said], [_bytes(each["piece"]) for each in said])
+        return Tokens(said)
+
+    def detokenize(self, request: Detokenize) -> Spelled:
+        if not all(0 <= token < len(self._metadata.tokens) for token in request.tokens):
+            raise InvalidValue(self._foreign, param="tokens")
+        text: str = self._asked("/detokenize", {"tokens": request.tokens})["content"]
+        return Spelled(text.removeprefix(" ") if self._metadata.prefixed else text)
+
+    def _asked(self, path: str, body: dict[str, Any]) -> Any:
+        """What llama.cpp's own server answers."""
         headers = {"Authorization": f"Bearer {self._api_key}", "Content-Type": "application/json"}
-        body = json.dumps({"content": text, "add_special": add_special, "parse_special": True})
         connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=60)
         try:
-            connection.request("POST", "/tokenize", body, headers)
+            connection.request("POST", path, json.dumps(body), headers)
             answer = connection.getresponse()
             said = json.loads(answer.read())
         except (OSError, http.client.HTTPException, ValueError) as error:
@@ -226,7 +266,7 @@ class LlamaCppEngine:
             connection.close()
         if answer.status != http.client.OK:
             raise InvalidValue("The prompt is not valid text.", param="messages")
-        return [int(token) for token in said["tokens"]]
+        return said
 
     def step(self) -> list[tuple[int, Event]]:
         """What arrived since; waits a moment where nothing did, as the computing is done by other threads."""
@@ -303,6 +343,11 @@ class LlamaCppEngine:
             why = str(error)
         if not ended and not running.cancelled:
             self._arrived.put((running, Failed(ServiceError.code, f"llama.cpp broke off the answer: {why}")))
+
+
+def _bytes(piece: str | list[int]) -> bytes:
+    """A token's bytes: llama.cpp says them as text where they are some."""
+    return piece.encode() if isinstance(piece, str) else bytes(piece)
 
 
 def _package(engines: Path) -> tuple[Any, bool]:

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from server.models.header import Header
+from server.models.infill import Infill, infill_tokens
 
 _SPECIAL = {"bos": "bos_token", "eos": "eos_token", "unknown": "unk_token", "padding": "pad_token"}
 _TOKENS, _TYPES = "tokenizer.ggml.tokens", "tokenizer.ggml.token_type"
@@ -26,6 +27,9 @@ class Metadata:
     special: dict[str, str]
     control: dict[str, int]
     cached_values: int
+    prefixed: bool
+    """Whether a space is put before a text that the text does not have."""
+    infill: Infill | None
 
     @classmethod
     def read(cls, file: Path) -> "Metadata":
@@ -46,6 +50,8 @@ class Metadata:
             {name: tokens[at] for name, at in ids.items() if isinstance(at, int) and 0 <= at < len(tokens)},
             {text: at for at, (text, type_) in enumerate(zip(tokens, types, strict=False)) if type_ == _CONTROL},
             _cached_values(header),
+            bool(header.field("tokenizer.ggml.add_space_prefix", header.field("tokenizer.ggml.model") == "llama")),
+            infill_tokens({text: at for at, text in enumerate(tokens)}.get, header.under("tokenizer.ggml")),
         )
 
 

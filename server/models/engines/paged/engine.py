@@ -7,17 +7,22 @@ from pathlib import Path
 
 from config.model import LocalModel
 from server.errors import ContextLengthExceeded, HearthError
-from server.models.abilities import ABILITIES
+from server.models.abilities import ABILITIES, infilling
 from server.models.engine import (
     Admitted,
     Card,
     Delta,
+    Detokenize,
     Event,
     Failed,
+    Generate,
     Progress,
     Request,
     Scored,
+    Spelled,
+    Tokenize,
     TokenLogprob,
+    Tokens,
 )
 from server.models.engines.paged import trial
 from server.models.engines.paged.constants import Constants
@@ -128,14 +133,16 @@ class PagedEngine:
             description=f"A {weights.shape.family} model, computed on the processor.",
             context=self._context,
             tokenizer=str(tokenizer) if tokenizer.is_file() else None,
-            honours=ABILITIES["openvino"],
+            honours=infilling(ABILITIES["openvino"], words.infill),
             precision=precision,
             weights_bytes=self._decoder.weights_bytes,
             cache_bytes=self._decoder.cache_bytes,
             rendered=True,
+            family=weights.shape.family,
             template=words.template,
             special=words.special,
             control=words.control,
+            infill=words.infill,
         )
 
     def _drafting(self, tokens: int, precision: str, progress: Progress) -> Draft | None:
@@ -194,6 +201,15 @@ class PagedEngine:
         self._answers[key] = answer
         self.schedule.add(answer.sequence)
         return Admitted(len(tokens))
+
+    def tokenize(self, request: Tokenize) -> Tokens:
+        return self._desk.tokenize(request)
+
+    def detokenize(self, request: Detokenize) -> Spelled:
+        return self._desk.detokenize(request)
+
+    def count(self, request: Generate) -> int:
+        return self._desk.count(request)
 
     def cancel(self, key: int) -> None:
         if (answer := self._answers.pop(key, None)) is not None:

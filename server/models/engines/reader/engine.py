@@ -17,11 +17,15 @@ from server.models.engine import (
     Card,
     Citation,
     Delta,
+    Detokenize,
     Event,
     Generate,
     Passage,
     Progress,
     Request,
+    Spelled,
+    Tokenize,
+    Tokens,
 )
 from server.models.engines.encoders.encoder import Encoder
 from server.models.engines.reader import smalltalk
@@ -106,6 +110,7 @@ class ReaderEngine:
             context=self._encoder.window,
             tokenizer=str(self._encoder.tokenizer_file),
             precision=self._encoder.precision,
+            family=self._encoder.shape.family,
         )
 
     # ---- taking a question --------------------------------------------------------------------------------------
@@ -113,14 +118,31 @@ class ReaderEngine:
     def submit(self, key: int, request: Request) -> Admitted:
         if not isinstance(request, Generate):
             raise RequestError("This model is for chat, not for embeddings.", param="model")
-        question = next((said.text for said in reversed(request.messages) if said.role == "user"), "").strip()
-        if not question:
-            raise RequestError("There is no user message with a question.", param="messages")
-        ids = self._encoder.ids([question])[0]
+        question, ids = self._question(request)
         if len(ids) > self._encoder.window:
             raise ContextLengthExceeded.of(self._encoder.window, len(ids))
         reading = self._reading[key] = self._units(question, ids, request)
-        return Admitted(len(ids) + sum(self._encoder.count(passage.text) for passage in reading.passages))
+        return Admitted(self._counted(ids, reading))
+
+    def _question(self, request: Generate) -> tuple[str, list[int]]:
+        question = next((said.text for said in reversed(request.messages) if said.role == "user"), "").strip()
+        if not question:
+            raise RequestError("There is no user message with a question.", param="messages")
+        return question, self._encoder.ids([question])[0]
+
+    def _counted(self, ids: list[int], reading: _Reading) -> int:
+        return len(ids) + sum(self._encoder.count(passage.text) for passage in reading.passages)
+
+    def count(self, request: Generate) -> int:
+        question, ids = self._question(request)
+        return self._counted(ids, self._units(question, ids, request))
+
+    def tokenize(self, request: Tokenize) -> Tokens:
+        """The ids its encoder reads a question or a passage as."""
+        return self._encoder.tokenize(request)
+
+    def detokenize(self, request: Detokenize) -> Spelled:
+        return self._encoder.detokenize(request)
 
     def _units(self, question: str, ids: list[int], request: Generate) -> _Reading:
         passages = request.passages or []

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from server.errors import ContextLengthExceeded, InvalidValue, RequestError
-from server.models.engine import Generate, Request, TokenLogprob
+from server.models.engine import Detokenize, Generate, Request, Spelled, Tokenize, TokenLogprob, Tokens
 from server.models.engines.sampling.constraint import Grammars
 from server.models.engines.sampling.sampler import Choice, Chooser
 from server.models.engines.sampling.vocabulary import Speaking, Vocabulary
@@ -51,6 +51,20 @@ class Desk:
             request.prompt_logprobs,
         )
 
+    def count(self, request: Generate) -> int:
+        """How many tokens of prompt `admit` would find."""
+        return len(self._tokens(request.prompt))
+
+    def tokenize(self, request: Tokenize) -> Tokens:
+        ids = self._words.encode(request.text, begin=request.add_special, parse_special=request.parse_special)
+        return Tokens(ids, [self._words.bytes_of(token) for token in ids] if request.pieces else [])
+
+    def detokenize(self, request: Detokenize) -> Spelled:
+        """Raises InvalidValue for an id that is not in the vocabulary."""
+        if not all(map(self._known, request.tokens)):
+            raise InvalidValue("A token id is not in this model's vocabulary.", param="tokens")
+        return Spelled(self._words.decode(request.tokens))
+
     def _tokens(self, prompt: str | list[int] | None) -> list[int]:
         if prompt is None:
             raise RequestError("This model needs a chat template, and has none.", param="messages")
@@ -58,7 +72,7 @@ class Desk:
         if not all(map(self._known, tokens)):
             raise InvalidValue("A token id is not in this model's vocabulary.", param="prompt")
         if not tokens:
-            raise InvalidValue("The prompt is empty.", param="messages")
+            raise InvalidValue("The prompt is empty.", param="prompt")
         return tokens
 
     def _known(self, token: int) -> bool:

@@ -47,7 +47,8 @@ class Chooser:
     ) -> None:
         self.sampling = sampling
         self.constraint = constraint
-        self._random = np.random.Generator(np.random.PCG64(sampling.seed))
+        seed = None if sampling.seed is None else sampling.seed % 2**64  # numpy takes no negative ones
+        self._random = np.random.Generator(np.random.PCG64(seed))
         self.penalised = bool(
             sampling.presence_penalty or sampling.frequency_penalty or sampling.repetition_penalty != 1.0
         )

@@ -12,6 +12,7 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers
 from server.models.engines.sampling.cuts import CUTS
 from server.models.families import TOKENIZERS
 from server.models.header import Header, WeightsError, read_json
+from server.models.infill import Infill, infill_tokens
 
 _NORMAL, _UNKNOWN, _CONTROL, _DECLARED, _UNUSED = 1, 2, 3, 4, 5
 _PROBE = "The  year's 2nd test, naïve: 漢字 ☂ 1234567\n\n\tx_y = [0.5] # ÄÖÜ ok"
@@ -33,12 +34,21 @@ class Vocabulary:
     special: dict[str, str] = field(default_factory=dict)
     begins: int | None = None
     """The token a bare text starts with; None where the model wants none. A template writes its own."""
+    infill: Infill | None = None
 
-    def encode(self, text: str, *, begin: bool = False) -> list[int]:
+    def encode(self, text: str, *, begin: bool = False, parse_special: bool = True) -> list[int]:
+        """`begin` puts the token before it that a bare text starts with; without `parse_special` the texts of control
+        tokens are letters like any others."""
+        self.tokenizer.encode_special_tokens = not parse_special
         ids: list[int] = self.tokenizer.encode(text, add_special_tokens=False).ids
         if begin and self.begins is not None and ids[:1] != [self.begins]:
             return [self.begins, *ids]
         return ids
+
+    def decode(self, tokens: Sequence[int]) -> str:
+        """What `tokens` say, control tokens by their texts; what is no UTF-8 becomes U+FFFD."""
+        text: str = self.tokenizer.decode(tokens, skip_special_tokens=False)
+        return text
 
     @property
     def control(self) -> dict[str, int]:
@@ -111,7 +121,8 @@ def from_folder(folder: Path, size: int) -> Vocabulary:
             ends |= set(told if isinstance(told, list) else [] if told is None else [told])
     first = tokenizer.encode("a").ids[:1]
     begins = tokenizer.token_to_id(special.get("bos_token", ""))
-    return _made(tokenizer, size, file, ends, template, special, begins if first == [begins] else None)
+    begins = begins if first == [begins] else None
+    return _made(tokenizer, size, file, ends, template, special, begins, infill_tokens(tokenizer.token_to_id))
 
 
 def from_gguf(header: Header, size: int) -> Vocabulary:
@@ -146,7 +157,8 @@ def from_gguf(header: Header, size: int) -> Vocabulary:
     adds = bool(header.field("tokenizer.ggml.add_bos_token", header.field("tokenizer.ggml.model") == "llama"))
     begins = int(at["bos_token"]) if adds and at["bos_token"] is not None else None
     template = header.field("tokenizer.chat_template")
-    made = _made(tokenizer, size, header.file, ends, template, special, begins)
+    infill = infill_tokens(tokenizer.token_to_id, header.under("tokenizer.ggml"))
+    made = _made(tokenizer, size, header.file, ends, template, special, begins, infill)
     # Names that only fill the table say nothing.
     pieces = list(made.pieces)
     for token, kind in enumerate(kinds):
@@ -197,7 +209,8 @@ def _sentence_pieces(header: Header, texts: list[str], kinds: list[int]) -> Toke
     spaces = normalizers.Replace(" ", "▁")
     prefixed = bool(header.field("tokenizer.ggml.add_space_prefix", True))
     tokenizer.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), spaces]) if prefixed else spaces
-    tokenizer.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()])
+    ends = [decoders.Strip(" ", 1, 0)] if prefixed else []
+    tokenizer.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), *ends])
     return tokenizer
 
 
@@ -209,13 +222,15 @@ def _made(
     template: str | None,
     special: dict[str, str],
     begins: int | None,
+    infill: Infill | None,
 ) -> Vocabulary:
     have = tokenizer.get_vocab_size(with_added_tokens=True)
     if have > size:
         raise WeightsError(f"{file}: the tokenizer has {have} tokens and the model {size}: they do not belong together")
     known = {token for text in _ENDS if (token := _control(tokenizer, text)) is not None}
-    ends = frozenset(int(token) for token in {*ends, *known} if 0 <= int(token) < size)
-    return Vocabulary(tokenizer, _pieces(tokenizer, size), ends, template, special, begins)
+    filled = infill.ends if infill else ()
+    ends = frozenset(int(token) for token in {*ends, *known, *filled} if 0 <= int(token) < size)
+    return Vocabulary(tokenizer, _pieces(tokenizer, size), ends, template, special, begins, infill)
 
 
 def _control(tokenizer: Tokenizer, text: str) -> int | None:

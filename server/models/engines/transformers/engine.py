@@ -15,17 +15,22 @@ from numpy.typing import NDArray
 
 from config.model import LocalModel
 from server.errors import HearthError
-from server.models.abilities import ABILITIES
+from server.models.abilities import ABILITIES, infilling
 from server.models.engine import (
     Admitted,
     Card,
     Delta,
+    Detokenize,
     Event,
     Failed,
+    Generate,
     Progress,
     Request,
     Scored,
+    Spelled,
+    Tokenize,
     TokenLogprob,
+    Tokens,
     is_last,
 )
 from server.models.engines.sampling.admission import Desk
@@ -91,14 +96,16 @@ class TransformersEngine:
             task="chat",
             description=f"A {model.family} model, computed by transformers.",
             context=self._context,
-            honours=ABILITIES["transformers"],
+            honours=infilling(ABILITIES["transformers"], self._words.infill),
             precision=model.precision,
             weights_bytes=model.weights_bytes,
             cache_bytes=spec.parallel * self._context * model.bytes_per_token,
             rendered=True,
+            family=model.family,
             template=self._words.template,
             special=self._words.special,
             control=self._words.control,
+            infill=self._words.infill,
         )
 
     # ---- requests ---------------------------------------------------------------------------------------------------
@@ -116,6 +123,15 @@ class TransformersEngine:
         )
         self._waiting.append(answer)
         return Admitted(len(admitted.tokens))
+
+    def tokenize(self, request: Tokenize) -> Tokens:
+        return self._desk.tokenize(request)
+
+    def detokenize(self, request: Detokenize) -> Spelled:
+        return self._desk.detokenize(request)
+
+    def count(self, request: Generate) -> int:
+        return self._desk.count(request)
 
     def cancel(self, key: int) -> None:
         for answers in (self._waiting, self._running):
