@@ -1,0 +1,1 @@
+"""Tests of what the wire is made of, without a server."""
