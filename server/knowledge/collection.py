@@ -3,7 +3,7 @@
 import asyncio
 import importlib
 import logging
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from functools import partial
 from pathlib import Path
@@ -13,17 +13,18 @@ from typing import TYPE_CHECKING, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from config.knowledge import CollectionSpec
+from config.knowledge import ChunkSpec, CollectionSpec
 from server.errors import HearthError, InvalidValue, KnowledgeUnavailable, ServiceError
+from server.knowledge.attributes import Types, check
 from server.knowledge.counting import Counter, counter, estimate
-from server.knowledge.document import Document, digest, encodable
+from server.knowledge.document import AttributeValue, Document, Unreadable, digest, encodable
 from server.knowledge.embedder import Embedder
-from server.knowledge.extract import Unreadable, check_attributes
 from server.knowledge.filter import Filter, to_sql
 from server.knowledge.ingest import Cutter, Ingest
 from server.knowledge.report import CollectionStatus, Found, IngestReport, Progress
 from server.knowledge.search import Embedded, Legs, Mode, Query, hit, ranked
 from server.knowledge.splitter import Limits, pieces
+from server.knowledge.stored import Held, Listed
 from server.knowledge.sync import bring_folder, bring_sources
 from server.models.engine import Card
 
@@ -48,9 +49,13 @@ class Collection:
     Collection take turns. A fault of the store is a KnowledgeUnavailable, one of the embedder its own HearthError.
     """
 
-    def __init__(self, name: str, spec: CollectionSpec, embedder: Embedder, folder: Path) -> None:
+    def __init__(
+        self, name: str, spec: CollectionSpec, embedder: Embedder, folder: Path, *, undeclared: bool = False
+    ) -> None:
+        """`undeclared` lets every document bring attributes of its own, instead of those `spec` declares."""
         self.name = name
         self.spec = spec
+        self.types: Types = None if undeclared else spec.attributes
         self._embedder = embedder
         self._folder = folder
         self._store: Store | None = None
@@ -95,7 +100,7 @@ class Collection:
             text=encodable(query).strip(),
             k=self.spec.search.k if k is None else k,
             mode=self.spec.search.mode if mode is None else mode,
-            where=None if filters is None else to_sql(filters, self.spec.attributes),
+            where=None if filters is None else self.condition(filters),
             weights=(1.0, 1.0) if weights is None else weights,
         )
         store = self._opened_store()
@@ -104,21 +109,64 @@ class Collection:
             _, version = await asyncio.gather(legs.run(), store.version())
         except _STORE_FAULTS as error:
             raise KnowledgeUnavailable(f"Collection {self.name} could not be searched: {error}") from error
-        hits = [hit(self.name, *found, attributes=list(self.spec.attributes)) for found in ranked(legs, asked)]
+        hits = [hit(self.name, *found, self.types) for found in ranked(legs, asked)]
         return Found(hits, legs.embedded.tokens if legs.embedded else 0, legs.timings_ms, version)
 
-    async def upsert(self, documents: Sequence[Document]) -> IngestReport:
-        """Put documents in, each in place of the one with its id. Raises InvalidValue where an attribute is wrong."""
+    async def upsert(self, documents: Sequence[Document], chunk: ChunkSpec | None = None) -> IngestReport:
+        """Put documents in, each in place of the one with its id. Raises InvalidValue where an attribute is wrong.
+
+        `chunk` says how these are cut, instead of the collection's own.
+        """
         for document in documents:
-            try:
-                check_attributes(document.attributes, self.spec.attributes)
-            except Unreadable as error:
-                raise InvalidValue(f"Document {document.id}: {error}.", param="documents") from error
-        async with self._ingest() as ingest:
+            self.check(document.attributes)
+        async with self._ingest(chunk) as ingest:
             for document in documents:
                 await ingest.add(document)
             await ingest.finish()
         return ingest.report
+
+    async def delete(self, ids: Sequence[str]) -> IngestReport:
+        """Take documents out; ids that are not here are no fault."""
+        async with self._ingest() as ingest:
+            await ingest.delete([each for each in ids if each in ingest.known])
+        return ingest.report
+
+    async def set_attributes(self, each: str, attributes: Mapping[str, AttributeValue]) -> None:
+        """Give one document these attributes, without embedding it again. Raises InvalidValue."""
+        self.check(attributes)
+        async with self._ingest():
+            await self._opened_store().set_attributes(each, attributes)
+
+    def condition(self, filters: Filter) -> str:
+        """`filters` in the store's SQL. Raises InvalidValue."""
+        return to_sql(filters, self.types)
+
+    def check(self, attributes: Mapping[str, AttributeValue]) -> None:
+        """Raises InvalidValue where an attribute cannot be kept here."""
+        try:
+            check(attributes, self.types)
+        except Unreadable as error:
+            raise InvalidValue(f"{str(error)[:1].upper()}{str(error)[1:]}.", param="attributes") from error
+
+    async def documents(self) -> list[Listed]:
+        """Every document, in the order of their ids."""
+        with self._read():
+            return await self._opened_store().listed()
+
+    async def document(self, each: str) -> Held | None:
+        """One document put together from its chunks; None where there is none of this id."""
+        with self._read():
+            return await self._opened_store().held(each)
+
+    async def vectors(self, ids: Sequence[str]) -> dict[str, list[float]]:
+        """The vectors of these chunks; one that is gone has none."""
+        with self._read():
+            return await self._opened_store().vectors(ids)
+
+    async def bytes(self) -> int:
+        """What its rows take on disk."""
+        with self._read():
+            return await self._opened_store().bytes()
 
     async def sync(self, progress: Progress | None = None) -> IngestReport:
         """Bring the declared sources up to date: what changed is taken in, what is gone is deleted.
@@ -127,7 +175,7 @@ class Collection:
         """
         globs = [source.files for source in self.spec.sources]
         async with self._ingest() as ingest:
-            await bring_sources(ingest, self._opened_store(), globs, self.spec.attributes, progress)
+            await bring_sources(ingest, self._opened_store(), globs, self.types, progress)
         return ingest.report
 
     async def ingest(self, path: Path, progress: Progress | None = None) -> IngestReport:
@@ -143,7 +191,7 @@ class Collection:
         return CollectionStatus(self._state, documents, chunks, version, self._error, self._last)
 
     @asynccontextmanager
-    async def _ingest(self) -> AsyncIterator[Ingest]:
+    async def _ingest(self, chunk: ChunkSpec | None = None) -> AsyncIterator[Ingest]:
         """One ingest at a time; its report, its fault and the state are kept for `status`."""
         async with self._turn:
             store = self._opened_store()
@@ -152,7 +200,8 @@ class Collection:
                 with self._faults("could not be brought up to date"):
                     self._error = None
                     known = await store.documents()
-                    ingest = Ingest(store, self._embedder, self._cutter(), known, partial(self._maintain, store))
+                    cutter = self._cutter(chunk or self.spec.chunk)
+                    ingest = Ingest(store, self._embedder, cutter, known, partial(self._maintain, store))
                     yield ingest
                 self._last = ingest.report
             finally:
@@ -166,6 +215,13 @@ class Collection:
         except _STORE_FAULTS as error:
             self._error = f"maintenance failed: {error}"
             log.warning("collection %s: %s", self.name, self._error)
+
+    @contextmanager
+    def _read(self) -> Iterator[None]:
+        try:
+            yield
+        except _STORE_FAULTS as error:
+            raise KnowledgeUnavailable(f"Collection {self.name} could not be read: {error}") from error
 
     @contextmanager
     def _faults(self, what: str) -> Iterator[None]:
@@ -183,17 +239,14 @@ class Collection:
             raise KnowledgeUnavailable(f"Collection {self.name} is not open.", retry_after=2)
         return self._store
 
-    def _cutter(self) -> Cutter:
-        chunk = self.spec.chunk
-        return Cutter(self.spec.attributes, Limits(chunk.tokens, chunk.overlap, self._counter.room), self._counter)
+    def _cutter(self, chunk: ChunkSpec) -> Cutter:
+        return Cutter(self.types, Limits(chunk.tokens, chunk.overlap, self._counter.room), self._counter)
 
     async def _open_store(self, probe: NDArray[np.float32], card: Card) -> "Store":
         opening = await asyncio.to_thread(_store_room)
-        chunk, attributes = self.spec.chunk, sorted(self.spec.attributes.items())
+        chunk, attributes = self.spec.chunk, "undeclared" if self.types is None else sorted(self.types.items())
         made_with = (_LAYOUT, str(chunk.tokens), str(chunk.overlap), str(card.context), repr(attributes))
-        store: Store = await opening.Store.open(
-            self._folder, opening.Shape(dict(self.spec.attributes), digest(*made_with), probe)
-        )
+        store: Store = await opening.Store.open(self._folder, opening.Shape(self.types, digest(*made_with), probe))
         if store.older:
             log.info("collection %s: the recipe or its model changed, the next sync makes the table anew", self.name)
         return store

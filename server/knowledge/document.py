@@ -9,6 +9,17 @@ import msgspec
 
 AttributeValue = str | int | float | bool
 
+DECLARED = "files:"
+"""How the name of a source begins that the recipe declares."""
+
+
+class Unreadable(Exception):
+    """The file gives no document; the message says why in words for its owner."""
+
+
+class Unsupported(Unreadable):
+    """The file may be sound, but nothing here reads its format."""
+
 
 def encodable(text: str) -> str:
     """`text` with lone surrogates replaced one for one, so that it can be stored and no span moves."""
@@ -48,6 +59,11 @@ class Document:
     source: str = "upsert"
     path: str | None = None
     hash: str = ""
+
+    @property
+    def is_declared(self) -> bool:
+        """Whether a source that the recipe declares brought it."""
+        return self.source.startswith(DECLARED)
 
     def __post_init__(self) -> None:
         for name in ("id", "uri", "filename", "text", "title"):

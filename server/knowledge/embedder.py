@@ -29,3 +29,11 @@ class Embedder(Protocol):
     def card(self) -> Card | None: ...
 
     async def embed(self, inputs: Sequence[str]) -> Embeddings: ...
+
+
+class Loading(Embedder, Protocol):
+    """An embedder whose weights may still be on their way."""
+
+    async def ready(self) -> object:
+        """Wait until it can embed. Raises a HearthError where it never will."""
+        ...

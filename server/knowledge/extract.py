@@ -3,13 +3,14 @@
 import logging
 import re
 from collections.abc import Mapping
-from datetime import date
+from dataclasses import replace
 from hashlib import blake2b
-from pathlib import Path
+from pathlib import Path, PurePath
 
 import yaml
 
-from server.knowledge.document import AttributeValue, Document, document_id
+from server.knowledge.attributes import Types, typed
+from server.knowledge.document import AttributeValue, Document, Unreadable, Unsupported, document_id
 from server.knowledge.html_text import HtmlText
 from server.knowledge.outline import Kind, blocks
 
@@ -26,67 +27,52 @@ _TREE_DEPTH = 200
 _TREE_ELEMENTS = 20_000
 _TREE_CHARACTERS = 8 * 1024 * 1024
 
-_Types = Mapping[str, str]
-_ACCEPTED: Mapping[str, tuple[type, ...]] = {"string": (str,), "int": (int,), "float": (int, float), "bool": (bool,)}
-_CALLED = {"string": "a string", "int": "a whole number", "float": "a number", "bool": "true or false"}
-
-
-class Unreadable(Exception):
-    """The file gives no document; the message says why in words for its owner."""
-
 
 def fingerprint(path: Path) -> str:
     """The hash of a file's bytes. Raises Unreadable. Blocks."""
     return _hash(_bytes(path))
 
 
-def extract(path: Path, uri: str, source: str, types: _Types) -> Document:
+def extract(path: Path, uri: str, source: str, types: Types) -> Document:
     """The document in the file at `path`, which is absolute and resolved; `types` are the declared attributes.
 
     Spans of Markdown and plain text are characters of the file itself, read with universal newlines; those of HTML are
     characters of its text. Raises Unreadable. Blocks, for seconds where the file is large: not for the event loop.
     """
     raw = _bytes(path)
+    read = read_document(raw, document_id(path), path.name, types)
+    return replace(read, uri=uri, source=source, path=str(path))
+
+
+def extract_upload(path: Path, each: str, filename: str, types: Types) -> Document:
+    """As `extract`, for an upload: its bytes lie at `path` under another name, and its id is `each`."""
+    return read_document(_bytes(path), each, filename, types)
+
+
+def read_document(raw: bytes, each: str, filename: str, types: Types) -> Document:
+    """As `extract`, of a file's bytes; its name says how they are read."""
     text = _decoded(raw)
-    suffix = path.suffix.lower()
+    name = PurePath(filename)
+    suffix = name.suffix.lower()
     title, body, attributes = "", 0, {}
     if suffix in _HTML:
         text, title = _from_html(text)
     elif suffix in _MARKDOWN:
         matter, body = _front_matter(text)
-        attributes = _declared(matter, types)
+        attributes = _declared(matter, types or {})
         title = _title(matter.get("title"))
     markdown = suffix in _HTML or suffix in _MARKDOWN
     return Document(
-        id=document_id(path),
-        uri=uri,
-        filename=path.name,
+        id=each,
+        uri=filename,
+        filename=filename,
         text=text,
-        title=title or (_first_heading(text, body) if markdown else "") or path.stem,
+        title=title or (_first_heading(text, body) if markdown else "") or name.stem,
         markdown=markdown,
         body=body,
         attributes=attributes,
-        source=source,
-        path=str(path),
         hash=_hash(raw),
     )
-
-
-def check_attributes(attributes: Mapping[str, AttributeValue], types: _Types) -> None:
-    """Raises Unreadable where an attribute is not declared or has another type than declared."""
-    for name, value in attributes.items():
-        if name not in types:
-            raise Unreadable(f"attribute `{name}` is not declared")
-        _typed(name, value, types[name])
-
-
-def fits(value: AttributeValue, kind: str) -> bool:
-    """Whether an attribute's value is of a declared type."""
-    try:
-        _typed("", value, kind)
-    except Unreadable:
-        return False
-    return True
 
 
 def _hash(raw: bytes) -> str:
@@ -110,7 +96,7 @@ def _decoded(raw: bytes) -> str:
     if raw.startswith(_UTF16):
         encoding = "utf-16"
     elif b"\0" in raw[:_BINARY_SAMPLE] or raw.startswith(b"%PDF-"):
-        raise Unreadable("it is binary, not Markdown, text or HTML")
+        raise Unsupported("it is binary, not Markdown, text or HTML")
     else:
         encoding = "utf-8-sig"
     try:
@@ -139,26 +125,9 @@ def _front_matter(text: str) -> tuple[dict[str, object], int]:
     return {str(key): each for key, each in value.items()}, found.end()
 
 
-def _declared(matter: Mapping[str, object], types: _Types) -> dict[str, AttributeValue]:
+def _declared(matter: Mapping[str, object], types: Mapping[str, str]) -> dict[str, AttributeValue]:
     """The declared attributes that the front matter gives; other keys are the author's own."""
-    return {name: _typed(name, matter[name], kind) for name, kind in types.items() if matter.get(name) is not None}
-
-
-def _typed(name: str, value: object, kind: str) -> AttributeValue:
-    if kind == "string" and isinstance(value, date):
-        return value.isoformat()  # YAML reads 2026-11-24 as a date; its author wrote a string
-    is_wrong_bool = isinstance(value, bool) and kind != "bool"
-    if is_wrong_bool or not isinstance(value, _ACCEPTED[kind]):
-        raise Unreadable(f"attribute `{name}` should be {_CALLED[kind]}, it is {str(value)[:40]!r}")
-    if isinstance(value, int) and not isinstance(value, bool) and not -(2**63) <= value < 2**63:
-        raise Unreadable(f"attribute `{name}` does not fit in 64 bits")
-    if isinstance(value, str) and not _is_encodable(value):
-        raise Unreadable(f"attribute `{name}` holds half a character")
-    return float(value) if kind == "float" else value  # type: ignore[return-value,arg-type]  # one of the four, by _ACCEPTED
-
-
-def _is_encodable(text: str) -> bool:
-    return not any("\ud800" <= char <= "\udfff" for char in text)
+    return {name: typed(name, matter[name], kind) for name, kind in types.items() if matter.get(name) is not None}
 
 
 def _title(value: object) -> str:

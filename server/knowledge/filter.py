@@ -1,11 +1,13 @@
-"""OpenAI's filter grammar, checked against a collection's declared attributes and written as the store's SQL. Pure."""
+"""OpenAI's filter grammar, checked against a collection's attributes and written as the store's SQL. Pure."""
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from itertools import groupby
 
 import msgspec
 
 from server.errors import InvalidValue
+from server.knowledge.attributes import Types, column, open_kind, open_value, quoted
 from server.knowledge.document import AttributeValue
 
 MAX_DEPTH = 8
@@ -89,24 +91,14 @@ def parse_filter(value: object) -> Filter:
     return found
 
 
-def to_sql(found: Filter, attributes: Mapping[str, str]) -> str:
-    """The condition in the store's SQL. `attributes` are the declared ones: name to string, int, float or bool.
+def to_sql(found: Filter, types: Types) -> str:
+    """The condition in the store's SQL. `types` are the declared attributes; None where each file brings its own.
 
     `ne` and `nin` also hold where a document lacks the attribute. Raises InvalidValue.
     """
     if _comparisons(found, 1) > MAX_COMPARISONS:
         raise _wrong(f"filters hold more than {MAX_COMPARISONS} comparisons")
-    return _sql(found, attributes)
-
-
-def column(name: str) -> str:
-    """The table's column for a declared attribute; no attribute shares one with a built-in column."""
-    return f"attribute_{name}"
-
-
-def quoted(text: str) -> str:
-    """`text` as an SQL string literal; a quote is the only character with a meaning inside one."""
-    return "'" + text.replace("'", "''") + "'"
+    return _sql(found, types)
 
 
 def _comparisons(found: Filter, depth: int) -> int:
@@ -119,24 +111,49 @@ def _comparisons(found: Filter, depth: int) -> int:
     return 1
 
 
-def _sql(found: Filter, attributes: Mapping[str, str]) -> str:
+def _sql(found: Filter, types: Types) -> str:
     if isinstance(found, And | Or):
         word = " AND " if isinstance(found, And) else " OR "
-        return "(" + word.join(_sql(each, attributes) for each in found.filters) + ")"
-    name, kind = _column(found.key, attributes)
+        return "(" + word.join(_sql(each, types) for each in found.filters) + ")"
+    if types is None and isinstance(found, In | Nin) and isinstance(found.value, list) and found.value:
+        return _any_kind(found, found.value)
+    name, kind = _open(found) if types is None else _declared(found.key, types)
+    return _comparison(found, name, kind)
+
+
+def _comparison(found: Comparison, name: str, kind: str) -> str:
     condition = f"{name} {_OPERATORS[type(found)]} {_operand(found, kind)}"
     return f"({name} IS NULL OR {condition})" if isinstance(found, Ne | Nin) else f"({condition})"
 
 
-def _column(key: str, attributes: Mapping[str, str]) -> tuple[str, str]:
-    if key in attributes:
-        return f"`{column(key)}`", attributes[key]
+def _declared(key: str, types: Mapping[str, str]) -> tuple[str, str]:
+    """Column and type of a declared attribute, or of a built-in one."""
+    if key in types:
+        return f"`{column(key)}`", types[key]
     if key in BUILT_IN:
         return f"`{key}`", BUILT_IN[key]
-    known = [*attributes, *BUILT_IN]
+    known = [*types, *BUILT_IN]
     near = difflib.get_close_matches(key, known, n=1)
     hint = f"did you mean `{near[0]}`?" if near else f"this collection has: {', '.join(known)}"
     raise _wrong(f"filters: unknown key `{key[:80]}`; {hint}")
+
+
+def _open(found: Comparison) -> tuple[str, str]:
+    """As `_declared` where nothing is declared: the value compared with says which type is meant."""
+    value = found.value[0] if isinstance(found.value, list) and found.value else found.value
+    kind = "string" if isinstance(value, list) else open_kind(value)
+    name = open_value(_storable("key", found.key), kind)
+    if kind == "string" and found.key in BUILT_IN:
+        name = f"coalesce({name}, `{found.key}`)"
+    return name, kind
+
+
+def _any_kind(found: In | Nin, values: Sequence[AttributeValue]) -> str:
+    """A list may mix types; each type is compared with the attribute's value of that type."""
+    ordered = sorted(values, key=open_kind)
+    alike = [type(found)(found.key, list(each)) for _, each in groupby(ordered, key=open_kind)]
+    word = " OR " if isinstance(found, In) else " AND "
+    return "(" + word.join(_comparison(each, *_open(each)) for each in alike) + ")"
 
 
 def _operand(found: Comparison, kind: str) -> str:

@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from server.knowledge.attributes import Types
 from server.knowledge.counting import Counter
-from server.knowledge.document import Chunk, Document, document_id
+from server.knowledge.document import Chunk, Document, Unreadable, document_id
 from server.knowledge.embedder import Embedder
-from server.knowledge.extract import Unreadable, extract, fingerprint
+from server.knowledge.extract import extract, fingerprint
 from server.knowledge.report import IngestReport, Progress, Skipped
 from server.knowledge.sources.files import FoundFile
 from server.knowledge.splitter import Limits, split
@@ -37,7 +38,7 @@ _NO_TEXT = "there is no text in it"
 class Cutter:
     """How documents become chunks here. Its methods block and belong in a thread."""
 
-    types: Mapping[str, str]
+    types: Types
     limits: Limits
     counter: Counter
 

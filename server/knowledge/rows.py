@@ -6,48 +6,55 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from server.knowledge.document import AttributeValue, Chunk, Document, digest
-from server.knowledge.filter import column
+from server.knowledge.attributes import Types, columns, read, written
+from server.knowledge.document import Chunk, Document, digest
 from server.knowledge.stored import Cut
 
 SEPARATOR = " > "
-_TYPES = {"string": pa.string(), "int": pa.int64(), "float": pa.float64(), "bool": pa.bool_()}
+_TYPES: Mapping[str, pa.DataType] = {
+    "string": pa.string(),
+    "int": pa.int64(),
+    "float": pa.float64(),
+    "bool": pa.bool_(),
+    "json": pa.json_(pa.utf8()),
+}
 
 HIT_COLUMNS = ("id", "document_id", "uri", "filename", "title", "heading", "text", "start", "end", "token_count")
 STATE_COLUMNS = ("document_id", "document_hash", "source", "uri", "path")
+LIST_COLUMNS = ("document_id", "uri", "filename", "title")
 
 
-def schema(dimension: int, attributes: Mapping[str, str], metadata: Mapping[bytes | str, bytes | str]) -> pa.Schema:
+def schema(dimension: int, types: Types, metadata: Mapping[bytes | str, bytes | str]) -> pa.Schema:
     """`indexed` is what words are searched in: the text with its title and headings."""
     text = [
         "id", "document_id", "uri", "filename", "title", "heading", "text", "indexed", "document_hash", "source"
     ]  # fmt: skip
-    fields = [
+    fields: list[pa.Field[Any]] = [
         *(pa.field(name, pa.string(), nullable=False) for name in text),
         pa.field("path", pa.string()),
         *(pa.field(name, pa.int32(), nullable=False) for name in ("start", "end", "position", "token_count")),
         pa.field("vector", pa.list_(pa.float32(), dimension), nullable=False),
-        *(pa.field(column(name), _TYPES[kind]) for name, kind in attributes.items()),
+        *(pa.field(name, _TYPES[kind]) for name, kind in columns(types).items()),
     ]
     return pa.schema(fields, metadata=dict(metadata))
 
 
-def rows(cuts: Iterable[Cut], attributes: Mapping[str, str], like: pa.Schema) -> pa.Table:
+def rows(cuts: Iterable[Cut], types: Types, dimension: int) -> pa.Table:
     """One row a chunk."""
     held = list(cuts)
-    records = [_row(cut.document, n, chunk, attributes) for cut in held for n, chunk in enumerate(cut.chunks)]
-    dimension = like.field("vector").type.list_size
+    like = schema(dimension, types, {})
+    records = [_row(cut.document, n, chunk, types) for cut in held for n, chunk in enumerate(cut.chunks)]
     flat = np.concatenate([cut.vectors for cut in held] or [np.empty((0, dimension), np.float32)]).astype(np.float32)
-    columns: dict[str, Any] = {
+    arrays: dict[str, Any] = {
         name: pa.array([record[name] for record in records], type=like.field(name).type)
         for name in like.names
         if name != "vector"
     }
-    columns["vector"] = pa.FixedSizeListArray.from_arrays(pa.array(flat.ravel(), pa.float32()), dimension)
-    return pa.Table.from_arrays([columns[name] for name in like.names], schema=like)
+    arrays["vector"] = pa.FixedSizeListArray.from_arrays(pa.array(flat.ravel(), pa.float32()), dimension)
+    return pa.Table.from_arrays([arrays[name] for name in like.names], schema=like)
 
 
-def _row(document: Document, position: int, chunk: Chunk, attributes: Mapping[str, str]) -> dict[str, Any]:
+def _row(document: Document, position: int, chunk: Chunk, types: Types) -> dict[str, Any]:
     return {
         "id": f"chunk-{digest(document.id, str(position), chunk.text)}",
         "document_id": document.id,
@@ -64,16 +71,11 @@ def _row(document: Document, position: int, chunk: Chunk, attributes: Mapping[st
         "end": chunk.end,
         "position": position,
         "token_count": chunk.tokens,
-        **{column(name): document.attributes.get(name) for name in attributes},
+        **written(document.attributes, types),
     }
 
 
-def attributes_of(row: Mapping[str, Any], attributes: Iterable[str]) -> dict[str, AttributeValue]:
-    """The attributes a row's document has."""
-    return {name: value for name in attributes if (value := row.get(column(name))) is not None}
-
-
-def restored(found: Sequence[Mapping[str, Any]], attributes: Mapping[str, str]) -> Document:
+def restored(found: Sequence[Mapping[str, Any]], types: Types) -> Document:
     """A document put together from its rows: the text in its places, white space between chunks as blank lines."""
     ordered = sorted(found, key=lambda row: row["position"])
     text = ""
@@ -88,7 +90,7 @@ def restored(found: Sequence[Mapping[str, Any]], attributes: Mapping[str, str]) 
         filename=first["filename"],
         text=text,
         title=first["title"],
-        attributes=attributes_of(first, attributes),
+        attributes=read(first, types),
         source=first["source"],
         path=first["path"],
         hash=first["document_hash"],

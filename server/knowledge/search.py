@@ -3,7 +3,7 @@
 import asyncio
 import math
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, cast
 
@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from server.errors import InvalidValue
+from server.knowledge.attributes import Types, read
 from server.knowledge.document import Hit
-from server.knowledge.filter import column
 from server.knowledge.fuse import of_bm25, of_cosine, weighted_sum
 
 if TYPE_CHECKING:
@@ -111,7 +111,7 @@ def ranked(legs: Legs, query: Query) -> list[tuple[Row, float, dict[str, float]]
     return [(_row(*places[key]), score, _raw(key, cosines, words)) for key, score in best]
 
 
-def hit(collection: str, row: Row, score: float, scores: dict[str, float], attributes: Sequence[str]) -> Hit:
+def hit(collection: str, row: Row, score: float, scores: dict[str, float], types: Types) -> Hit:
     """A row as the caller sees it."""
     return Hit(
         id=row["id"],
@@ -127,7 +127,7 @@ def hit(collection: str, row: Row, score: float, scores: dict[str, float], attri
         start=row["start"],
         end=row["end"],
         token_count=row["token_count"],
-        attributes={name: row[column(name)] for name in attributes if row[column(name)] is not None},
+        attributes=read(row, types),
     )
 
 

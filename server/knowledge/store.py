@@ -7,6 +7,7 @@ while a changed recipe is taken over: each has the fingerprint of what its rows 
 import asyncio
 import functools
 import os
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
@@ -24,10 +25,10 @@ import lancedb  # after the line above
 from lancedb.index import FTS, BTree, IvfRq
 from lancedb.query import MatchQuery
 
-from server.knowledge.document import Document
-from server.knowledge.filter import quoted
-from server.knowledge.rows import HIT_COLUMNS, STATE_COLUMNS, restored, rows, schema
-from server.knowledge.stored import Cut, Stored
+from server.knowledge.attributes import Types, columns, quoted, read, written
+from server.knowledge.document import AttributeValue, Document
+from server.knowledge.rows import HIT_COLUMNS, LIST_COLUMNS, STATE_COLUMNS, restored, rows, schema
+from server.knowledge.stored import Cut, Held, Listed, Stored
 
 _NAME = "chunks_"
 _FINGERPRINT = b"hearth.fingerprint"
@@ -53,7 +54,7 @@ def _session() -> lancedb.Session:
 class Shape:
     """What rows are made with. `fingerprint` covers all but the model, `probe` (its vector for one text) that."""
 
-    attributes: Mapping[str, str]
+    attributes: Types
     fingerprint: str
     probe: NDArray[np.float32]
 
@@ -61,13 +62,12 @@ class Shape:
 class Store:
     """Many tasks may read; writes come one at a time. Faults are LanceDB's: OSError, ValueError or RuntimeError."""
 
-    def __init__(self, connection: Any, table: Any, shape: Shape, like: pa.Schema, older: Sequence[str]) -> None:
+    def __init__(self, connection: Any, table: Any, shape: Shape, older: Sequence[str]) -> None:
         self.older = tuple(older)
         """Tables made with another shape, whose documents are not all taken over yet."""
         self._connection = connection
         self._table = table
         self._shape = shape
-        self._schema = like
         self._commits = 0
         self._indexed = False
 
@@ -79,12 +79,10 @@ class Store:
         names = await _tables(connection)
         if names:
             table = await connection.open_table(names[-1])
-            like = await table.schema()
-            if _is_shaped(like, shape):
-                return cls(connection, table, shape, like, names[:-1])
+            if _is_shaped(await table.schema(), shape):
+                return cls(connection, table, shape, names[:-1])
         number = int(names[-1].removeprefix(_NAME)) + 1 if names else 1
-        table, like = await _created(connection, f"{_NAME}{number}", shape)
-        return cls(connection, table, shape, like, names)
+        return cls(connection, await _created(connection, f"{_NAME}{number}", shape), shape, names)
 
     @property
     def dimension(self) -> int:
@@ -107,11 +105,60 @@ class Store:
         """Every document by its id."""
         return await _documents(self._table)
 
+    async def listed(self) -> list[Listed]:
+        """Every document, in the order of their ids."""
+        attributes = self._shape.attributes
+        wanted = [*LIST_COLUMNS, *columns(attributes)]
+        found, sizes = await asyncio.gather(
+            self._table.query().where("position = 0").select(wanted).to_list(),
+            self._table.query().select({"document_id": "document_id", "size": "octet_length(text)"}).to_list(),
+        )
+        held: Counter[str] = Counter()
+        for row in sizes:
+            held[row["document_id"]] += row["size"] + self._vector_bytes
+        listed = [
+            Listed(
+                id=row["document_id"],
+                uri=row["uri"],
+                filename=row["filename"],
+                title=row["title"],
+                attributes=read(row, attributes),
+                bytes=held[row["document_id"]],
+            )
+            for row in found
+        ]
+        return sorted(listed, key=lambda each: each.id)
+
+    async def held(self, each: str) -> Held | None:
+        """One document; None where the table has none of this id."""
+        found = await _rows_of(self._table, each)
+        if not found:
+            return None
+        held = sum(len(row["text"].encode()) + self._vector_bytes for row in found)
+        return Held(restored(found, self._shape.attributes), len(found), held)
+
+    async def vectors(self, ids: Sequence[str]) -> dict[str, list[float]]:
+        """By chunk."""
+        if not ids:
+            return {}
+        condition = ", ".join(quoted(each) for each in ids)
+        found = await self._table.query().where(f"id IN ({condition})").select(["id", "vector"]).to_list()
+        return {row["id"]: row["vector"] for row in found}
+
+    async def set_attributes(self, each: str, attributes: Mapping[str, AttributeValue]) -> None:
+        """Give one document these attributes in place of those it has."""
+        await self._table.update(written(attributes, self._shape.attributes), where=f"document_id = {quoted(each)}")
+        self._commits += 1
+
+    async def bytes(self) -> int:
+        """What the table's rows take on disk."""
+        return int((await self._table.stats())["total_bytes"])
+
     async def replace(self, cuts: Sequence[Cut]) -> None:
         """Put these documents in place of what the table holds of them, in one commit: a reader sees old or new."""
         if not cuts:
             return
-        data = await asyncio.to_thread(rows, cuts, self._shape.attributes, self._schema)
+        data = await asyncio.to_thread(rows, cuts, self._shape.attributes, self.dimension)
         ids = ", ".join(quoted(cut.document.id) for cut in cuts)
         merge = self._table.merge_insert("id").when_matched_update_all().when_not_matched_insert_all()
         await merge.when_not_matched_by_source_delete(f"document_id IN ({ids})").execute(data)
@@ -169,12 +216,9 @@ class Store:
             found |= {each: (name, stored) for each, stored in held.items()}
         return found
 
-    async def older_document(self, name: str, each: str, attributes: Mapping[str, str]) -> Document:
+    async def older_document(self, name: str, each: str, attributes: Types) -> Document:
         """One document of an older table, put together from its chunks."""
-        table = await self._connection.open_table(name)
-        columns = [column for column in (await table.schema()).names if column not in ("vector", "indexed")]
-        found = await table.query().where(f"document_id = {quoted(each)}").select(columns).to_list()
-        return restored(found, attributes)
+        return restored(await _rows_of(await self._connection.open_table(name), each), attributes)
 
     async def drop_older(self) -> None:
         for name in self.older:
@@ -187,8 +231,12 @@ class Store:
             self._indexed = any(index.columns == ["indexed"] for index in await self._table.list_indices())
         return self._indexed
 
+    @property
+    def _vector_bytes(self) -> int:
+        return 4 * self.dimension  # float32
+
     def _hit_columns(self) -> list[str]:
-        return [*HIT_COLUMNS, *(name for name in self._schema.names if name.startswith("attribute_"))]
+        return [*HIT_COLUMNS, *columns(self._shape.attributes)]
 
 
 def is_due(fragments: int, unindexed: int, commits: int) -> bool:
@@ -200,6 +248,13 @@ def _words() -> FTS:
     # icu/split cuts like the simple tokenizer where words have spaces, and by dictionary where they have none; stop
     # words stay, so that a query of nothing else still finds something.
     return FTS(base_tokenizer="icu/split", remove_stop_words=False, stem=True, ascii_folding=True)
+
+
+async def _rows_of(table: Any, each: str) -> list[dict[str, Any]]:
+    """One document's chunks without their vectors."""
+    wanted = [name for name in (await table.schema()).names if name not in ("vector", "indexed")]
+    found: list[dict[str, Any]] = await table.query().where(f"document_id = {quoted(each)}").select(wanted).to_list()
+    return found
 
 
 async def _documents(table: Any) -> dict[str, Stored]:
@@ -223,11 +278,11 @@ def _is_shaped(like: pa.Schema, shape: Shape) -> bool:
     return probe.shape == shape.probe.shape and float(probe @ shape.probe) >= _SAME_MODEL
 
 
-async def _created(connection: Any, name: str, shape: Shape) -> tuple[Any, pa.Schema]:
+async def _created(connection: Any, name: str, shape: Shape) -> Any:
     probe = " ".join(f"{value:.6g}" for value in shape.probe)
     metadata: dict[bytes | str, bytes | str] = {_FINGERPRINT: shape.fingerprint, _PROBE: probe}
     like = schema(len(shape.probe), shape.attributes, metadata)
     table = await connection.create_table(name, schema=like, exist_ok=True)
     # With it two processes that insert one chunk at once conflict, and the second updates it instead.
     await table.set_unenforced_primary_key("id")
-    return table, await table.schema()
+    return table

@@ -1,12 +1,12 @@
 """What goes into a store and what it says of a document it has. Knows not how either is kept."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from server.knowledge.document import Chunk, Document
+from server.knowledge.document import AttributeValue, Chunk, Document
 
 
 @dataclass(frozen=True)
@@ -27,3 +27,24 @@ class Stored:
     source: str
     uri: str
     path: str | None
+
+
+@dataclass(frozen=True)
+class Listed:
+    """One document as a list of them shows it; `bytes` are those of its chunks' texts and vectors."""
+
+    id: str
+    uri: str
+    filename: str
+    title: str
+    attributes: Mapping[str, AttributeValue]
+    bytes: int
+
+
+@dataclass(frozen=True)
+class Held:
+    """One document put together from its chunks; `bytes` as in a list."""
+
+    document: Document
+    chunks: int
+    bytes: int

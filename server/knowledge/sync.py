@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from server.errors import InvalidValue
-from server.knowledge.document import Document, document_id
-from server.knowledge.extract import Unreadable, extract, fits
+from server.knowledge.attributes import Types, fits
+from server.knowledge.document import DECLARED, Document, Unreadable, document_id
+from server.knowledge.extract import extract
 from server.knowledge.ingest import Ingest
 from server.knowledge.report import Progress
 from server.knowledge.sources.files import FoundFile, scan, scan_folder
@@ -22,7 +23,6 @@ log = logging.getLogger(__name__)
 
 INGESTED = "ingest"
 """The source of documents that were brought by hand; no scan of the declared sources deletes them."""
-_FILES = "files:"
 
 Known = Mapping[str, Stored]
 Whole = Mapping[str, bool]
@@ -30,13 +30,13 @@ Whole = Mapping[str, bool]
 
 
 async def bring_sources(
-    ingest: Ingest, store: "Store", globs: Sequence[str], types: Mapping[str, str], progress: Progress | None
+    ingest: Ingest, store: "Store", globs: Sequence[str], types: Types, progress: Progress | None
 ) -> None:
     """Make the store hold what the declared sources hold, and what was brought by hand."""
     found: dict[str, tuple[FoundFile, str]] = {}
     whole: dict[str, bool] = {}
     for glob in globs:
-        name = _FILES + glob
+        name = DECLARED + glob
         scanned = await asyncio.to_thread(scan, glob)
         whole[name] = scanned.whole
         ingest.skip(scanned.skipped)
@@ -67,7 +67,7 @@ def vanished(known: Known, seen: Iterable[str], whole: Whole) -> list[str]:
     return [
         each
         for each, stored in known.items()
-        if each not in there and stored.source.startswith(_FILES) and whole.get(stored.source, True)
+        if each not in there and stored.source.startswith(DECLARED) and whole.get(stored.source, True)
     ]
 
 
@@ -86,12 +86,10 @@ def gone_below(folder: Path, known: Known, seen: Iterable[str]) -> list[str]:
 
 def _source(stored: Stored | None) -> str:
     """A file of a declared source stays with it when it is also brought by hand."""
-    return stored.source if stored is not None and stored.source.startswith(_FILES) else INGESTED
+    return stored.source if stored is not None and stored.source.startswith(DECLARED) else INGESTED
 
 
-async def _take_over(
-    ingest: Ingest, store: "Store", found: Iterable[str], whole: Whole, types: Mapping[str, str]
-) -> None:
+async def _take_over(ingest: Ingest, store: "Store", found: Iterable[str], whole: Whole, types: Types) -> None:
     """Bring what only tables of an older recipe or model hold, then drop them."""
     older = await store.older_documents()
     left = set(vanished({each: stored for each, (_, stored) in older.items()}, found, whole))
@@ -103,7 +101,7 @@ async def _take_over(
     await store.drop_older()
 
 
-async def _again(store: "Store", table: str, stored: Stored, types: Mapping[str, str]) -> Document:
+async def _again(store: "Store", table: str, stored: Stored, types: Types) -> Document:
     """The document from where it lay, or put together from its chunks where that is gone."""
     if stored.path is not None:
         try:
@@ -111,5 +109,7 @@ async def _again(store: "Store", table: str, stored: Stored, types: Mapping[str,
         except Unreadable as reason:
             log.warning("%s is taken over from its chunks: %s", stored.uri, reason)
     document = await store.older_document(table, stored.id, types)
+    if types is None:
+        return document
     kept = {name: value for name, value in document.attributes.items() if fits(value, types[name])}
     return replace(document, attributes=kept)

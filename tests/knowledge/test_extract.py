@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from server.knowledge.document import Document
-from server.knowledge.extract import MAX_BYTES, Unreadable, extract, fingerprint
+from server.knowledge.document import Document, Unreadable
+from server.knowledge.extract import MAX_BYTES, extract, fingerprint
 from server.knowledge.html_text import HtmlText
 
 TYPES = {"team": "string", "year": "int", "weight": "float", "draft": "bool"}

@@ -1,0 +1,153 @@
+"""`/v1/knowledge/{collection}/documents`: a document goes in under an id of the client's, and is then searchable."""
+
+import asyncio
+from dataclasses import replace
+from pathlib import PurePosixPath
+from typing import Any
+
+from litestar import Request, delete, put, route
+
+from server.api.decode import decode, ignored
+from server.api.document import documented
+from server.api.documents.wire import (
+    KnowledgeDocument,
+    KnowledgeDocumentDeleted,
+    KnowledgeDocumentList,
+    PushDocument,
+)
+from server.api.listing import READ, ListQuery, asked, ends, page
+from server.api.reply import Reply, json
+from server.errors import InvalidValue, NotFound, RequestError
+from server.knowledge import Collection, Document, Unreadable, read_document
+from server.runtime import Runtime
+
+_DOCUMENTS = ["/v1/knowledge/{collection:str}/documents", "/knowledge/{collection:str}/documents"]
+_DOCUMENT = [f"{path}/{{document_id:path}}" for path in _DOCUMENTS]
+_FAULTS = ("400", "401", "403", "404", "405", "413", "415", "429", "500", "503", "504")
+_SUFFIXES = {"text/markdown": ".md", "text/html": ".html", "text/plain": ".txt"}
+_MAX_ID = 512
+
+
+@put(
+    _DOCUMENT,
+    status_code=200,
+    opt={"needs": "ingest"},
+    operation_class=documented(
+        PushDocument, KnowledgeDocument, summary="Put a document into a collection", faults=_FAULTS
+    ),
+)
+async def put_document(request: Request[Any, Any, Any], collection: str, document_id: str) -> Reply:
+    runtime: Runtime = request.app.state["runtime"]
+    into = runtime.declared(collection)
+    document = await _sent(request, into, _id(document_id))
+    before = await into.document(document.id)
+    if before is not None:
+        _check_pushed(before.document)
+    await into.upsert([document])
+    return json(_shown(into, *await _held(into, document.id)))
+
+
+@route(
+    _DOCUMENTS,
+    http_method=READ,
+    status_code=200,
+    opt={"needs": "retrieve"},
+    operation_class=documented(
+        None, KnowledgeDocumentList, query=ListQuery, summary="List the documents of a collection", faults=_FAULTS
+    ),
+)
+async def list_documents(request: Request[Any, Any, Any], collection: str) -> Reply:
+    query, unknown = asked(request, ListQuery)
+    runtime: Runtime = request.app.state["runtime"]
+    of = runtime.declared(collection)
+    found, has_more = page(await of.documents(), query, lambda each: each.id)
+    shown = [
+        KnowledgeDocument(each.id, of.name, each.uri, each.filename, each.title, each.attributes, each.bytes)
+        for each in found
+    ]
+    listed = KnowledgeDocumentList(shown, *ends([each.id for each in shown]), has_more)
+    return json(listed, headers=ignored(unknown))
+
+
+@route(
+    _DOCUMENT,
+    http_method=READ,
+    status_code=200,
+    opt={"needs": "retrieve"},
+    operation_class=documented(
+        None, KnowledgeDocument, summary="Describe one document of a collection", faults=_FAULTS
+    ),
+)
+async def show_document(request: Request[Any, Any, Any], collection: str, document_id: str) -> Reply:
+    runtime: Runtime = request.app.state["runtime"]
+    of = runtime.declared(collection)
+    document, size = await _held(of, _id(document_id))
+    return json(_shown(of, document, size))
+
+
+@delete(
+    _DOCUMENT,
+    status_code=200,
+    opt={"needs": "ingest"},
+    operation_class=documented(
+        None, KnowledgeDocumentDeleted, summary="Take a document out of a collection", faults=_FAULTS
+    ),
+)
+async def delete_document(request: Request[Any, Any, Any], collection: str, document_id: str) -> Reply:
+    runtime: Runtime = request.app.state["runtime"]
+    of = runtime.declared(collection)
+    document, _ = await _held(of, _id(document_id))
+    _check_pushed(document)
+    await of.delete([document.id])
+    return json(KnowledgeDocumentDeleted(document.id, deleted=True))
+
+
+async def _sent(request: Request[Any, Any, Any], into: Collection, document_id: str) -> Document:
+    """JSON with the text, or the file itself under its media type."""
+    media = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if suffix := _SUFFIXES.get(media):
+        return await _read(into, await request.body(), document_id, suffix)
+    body, _ = await decode(request, PushDocument)
+    read = await _read(into, body.text.encode("utf-8", "replace"), document_id, ".md")
+    attributes = {**read.attributes, **(body.attributes or {})}
+    return replace(read, title=body.title or read.title, attributes=attributes)
+
+
+async def _read(into: Collection, raw: bytes, document_id: str, suffix: str) -> Document:
+    name = PurePosixPath(document_id).name or document_id
+    try:
+        read = await asyncio.to_thread(read_document, raw, document_id, f"{name}{suffix}", into.types)
+    except Unreadable as error:
+        raise InvalidValue(f"The document cannot be read: {error}.", param="text") from error
+    if not read.text[read.body :].strip():
+        raise InvalidValue("There is no text in the document.", param="text")
+    return replace(read, uri=document_id, filename=name)
+
+
+def _check_pushed(document: Document) -> None:
+    if document.is_declared:
+        raise RequestError(f"`{document.id}` comes from a source of the recipe, which alone says what it holds.")
+
+
+async def _held(of: Collection, document_id: str) -> tuple[Document, int]:
+    held = await of.document(document_id)
+    if held is None:
+        raise NotFound(f"The collection `{of.name}` has no document `{document_id[:100]}`.", param="document_id")
+    return held.document, held.bytes
+
+
+def _id(path: str) -> str:
+    """The id as it stands in the path, slashes and all."""
+    found = path.removeprefix("/")
+    if not 1 <= len(found) <= _MAX_ID or not found.isprintable():
+        raise InvalidValue(f"A document's id has 1 to {_MAX_ID} printable characters.", param="document_id")
+    return found
+
+
+def _shown(of: Collection, document: Document, size: int) -> KnowledgeDocument:
+    return KnowledgeDocument(
+        document.id, of.name, document.uri, document.filename, document.title, document.attributes, size
+    )
+
+
+ROUTES = [put_document, list_documents, show_document, delete_document]

@@ -1,0 +1,44 @@
+"""What `/v1/knowledge/{collection}/documents` takes and answers."""
+
+from collections.abc import Mapping
+from typing import Annotated, Literal
+
+import msgspec
+from msgspec import Meta
+
+AttributeValue = str | int | float | bool
+
+
+class PushDocument(msgspec.Struct, forbid_unknown_fields=True):
+    """`text` is Markdown, whose front matter may give title and attributes; what is sent beside it goes before."""
+
+    text: str
+    title: Annotated[str, Meta(max_length=512)] | None = None
+    attributes: dict[str, AttributeValue] | None = None
+
+
+class KnowledgeDocument(msgspec.Struct):
+    """`bytes` are those of its chunks' texts and vectors."""
+
+    id: str
+    collection: str
+    uri: str
+    filename: str
+    title: str
+    attributes: Mapping[str, AttributeValue]
+    bytes: int
+    object: Literal["knowledge.document"] = "knowledge.document"
+
+
+class KnowledgeDocumentList(msgspec.Struct):
+    data: list[KnowledgeDocument]
+    first_id: str | None
+    last_id: str | None
+    has_more: bool
+    object: Literal["list"] = "list"
+
+
+class KnowledgeDocumentDeleted(msgspec.Struct):
+    id: str
+    deleted: bool
+    object: Literal["knowledge.document.deleted"] = "knowledge.document.deleted"

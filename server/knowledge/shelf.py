@@ -1,0 +1,78 @@
+"""A collection's life: opened once its model can embed, brought up to date, held open until cancelled."""
+
+import asyncio
+import logging
+from collections.abc import Mapping
+
+from config.knowledge import CollectionSpec
+from server.errors import HearthError, KnowledgeUnavailable
+from server.knowledge.collection import Collection
+from server.knowledge.document import AttributeValue
+from server.knowledge.embedder import Loading
+from server.knowledge.report import CollectionStatus
+
+log = logging.getLogger(__name__)
+
+
+class Shelf:
+    """One collection's life in this process: opened when its embed model is ready, then kept up to date."""
+
+    def __init__(self, name: str, collection: Collection, embedder: Loading) -> None:
+        self.name = name
+        self.opened = False
+        self.settled = False
+        self.error: str | None = None
+        self._collection = collection
+        self._embedder = embedder
+        self._done = asyncio.Event()
+
+    @property
+    def collection(self) -> Collection:
+        """The open collection. Raises KnowledgeUnavailable while it cannot answer."""
+        if self.opened:
+            return self._collection
+        if self.error is not None:
+            raise KnowledgeUnavailable(f"Collection {self.name} could not be opened: {self.error}", retry_after=30)
+        raise KnowledgeUnavailable(f"Collection {self.name} is being opened; try again soon.", retry_after=2)
+
+    @property
+    def spec(self) -> CollectionSpec:
+        return self._collection.spec
+
+    @property
+    def state(self) -> str:
+        if self.error is not None:
+            return "failed"
+        return "ready" if self.settled else "syncing" if self.opened else "opening"
+
+    def check(self, attributes: Mapping[str, AttributeValue]) -> None:
+        """As the collection's `check`, also while it is being opened."""
+        self._collection.check(attributes)
+
+    async def status(self) -> CollectionStatus | None:
+        """What the collection tells of itself; None while it is not open."""
+        return await self._collection.status() if self.opened else None
+
+    async def ready(self) -> None:
+        """Wait for the first sync. Raises KnowledgeUnavailable where the collection failed."""
+        await self._done.wait()
+        _ = self.collection
+
+    async def keep(self) -> None:
+        """Open, bring up to date, and hold open until cancelled. A fault is this collection's alone."""
+        try:
+            await self._embedder.ready()
+            async with self._collection:
+                self.opened = (await self._collection.status()).chunks > 0
+                report = await self._collection.sync(lambda line: log.debug("%s: %s", self.name, line))
+                log.info("collection %s: %s", self.name, report)
+                self.opened = self.settled = True
+                self._done.set()
+                await asyncio.Event().wait()
+        except (HearthError, OSError, ValueError, RuntimeError) as error:
+            # LanceDB reports every fault of a table as one of these; the others keep serving.
+            self.error = str(error)
+            self._done.set()
+            log.error("collection %s: %s", self.name, error)
+        finally:
+            self.opened = False
