@@ -3,6 +3,7 @@
 import errno
 import logging
 import pickle
+import resource
 import socket
 import subprocess
 import sys
@@ -12,9 +13,15 @@ from rich.console import Console
 
 from config import Recipe
 from server.app import create_app
+from server.connection import Bounds, limited
 
 log = logging.getLogger("hearth")
 _BACKLOG = 2048
+_OTHER_FILES = 512
+"""Open files besides connections: workers, tables of the knowledge store, logs."""
+
+_UNSENT_BYTES = 128 * 2**10
+"""How much of an answer the system takes before the client has; the rest waits here, where it is seen and bounded."""
 
 
 def run(recipe: Recipe, *, verbose: bool = False) -> int:
@@ -32,22 +39,43 @@ def run(recipe: Recipe, *, verbose: bool = False) -> int:
         listener.close()
         console.print(problems, markup=False)
         return 1
-    if not recipe.server.keys and not _is_loopback(listener):
+    if not recipe.server.asks_for_keys and not _is_loopback(listener):
         log.warning("listening beyond this machine without server.keys: anyone who reaches %s may use it", listen)
+    limits = recipe.server.limits
+    bounds = Bounds(
+        connections=_connections(limits.connections),
+        header=limits.header_timeout.total_seconds(),
+        body=limits.body_timeout.total_seconds(),
+        write=limits.write_timeout.total_seconds(),
+    )
+    app = create_app(recipe)
     config = uvicorn.Config(
-        create_app(recipe),
+        app,
         log_config=None,
         access_log=verbose,
         server_header=False,
         timeout_graceful_shutdown=5,
         loop="uvloop",
-        http="httptools",
-        ws="none",
+        http=limited(bounds, app.sockets),
+        ws="websockets-sansio",
+        ws_max_size=limits.body,
         lifespan="on",
     )
     server = _Server(config, recipe, console)
     server.run(sockets=[listener])
     return 0 if server.started else 3
+
+
+def _connections(wanted: int) -> int:
+    """As many connections as `wanted`, where the system allows this process so many open files."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    needed = wanted + _OTHER_FILES
+    if hard != resource.RLIM_INFINITY and hard < needed:
+        log.warning("the system allows %d open files, so at most %d connections", hard, max(1, hard - _OTHER_FILES))
+        needed = hard
+    if soft != resource.RLIM_INFINITY and soft < needed:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
+    return max(1, min(wanted, needed - _OTHER_FILES))
 
 
 def _crowded(recipe: Recipe) -> str:
@@ -79,7 +107,7 @@ def banner(recipe: Recipe, url: str) -> str:
     first = next((name for name in ids if name in recipe.assistants or recipe.models[name].task == "chat"), None)
     lines = [f"\n[bold]Hearth[/bold] serves {recipe.path.name} on [bold]{url}/v1[/bold]", f"Models: {', '.join(ids)}"]
     if first is not None:
-        key = " -H 'Authorization: Bearer YOUR_KEY'" if recipe.server.keys else ""
+        key = " -H 'Authorization: Bearer YOUR_KEY'" if recipe.server.asks_for_keys else ""
         body = f'{{"model": "{first}", "messages": [{{"role": "user", "content": "How do I add my own documents?"}}]}}'
         lines.append(f"Try:    curl {url}/v1/chat/completions{key} -H 'Content-Type: application/json' -d '{body}'")
     return "\n".join(line.replace("[{", "\\[{") for line in lines) + "\n"
@@ -90,6 +118,8 @@ def _bind(host: str, port: int) -> socket.socket:
     listener = socket.socket(family, socket.SOCK_STREAM)
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if hasattr(socket, "TCP_NOTSENT_LOWAT"):  # inherited by the connections
+            listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, _UNSENT_BYTES)
         listener.bind((host, port))
         listener.listen(_BACKLOG)
         listener.setblocking(False)

@@ -7,12 +7,14 @@ from typing import Any, TypeVar
 import msgspec
 from litestar import Request
 
+from server.api.request_state import IN_VAIN
 from server.errors import InvalidValue, RequestError, UnsupportedMedia
+from server.models.route import ROUTE
 
 T = TypeVar("T", bound=msgspec.Struct)
 
 _MOST_NAMES = 20
-_at = re.compile(r" - at `\$\.?(?P<path>[^`]*)`$")
+_at = re.compile(r" - at (?:`key` in )?`\$\.?(?P<path>[^`]*)`$")
 
 
 @cache
@@ -28,10 +30,16 @@ async def decode(request: Request[Any, Any, Any], kind: type[T]) -> tuple[T, lis
 
     Raises InvalidValue with the field's path, or RequestError where the body is no JSON object at all.
     """
+    encoding = request.headers.get("content-encoding", "identity").strip().lower()
+    if encoding not in ("", "identity"):
+        raise UnsupportedMedia(f"Send the body as it is, not encoded as {encoding[:80]}.")
     media = request.headers.get("content-type", "application/json").partition(";")[0].strip().lower()
     if media and media != "application/json" and not media.endswith("+json"):
         raise UnsupportedMedia(f"Send the header `Content-Type: application/json`; this body is labelled {media[:80]}.")
-    return parse(await request.body(), kind)
+    body = await request.body()
+    if request.route_handler.opt.get("needs") in ("infer", "retrieve"):
+        request.scope["state"][IN_VAIN] = True
+    return parse(body, kind)
 
 
 def parse(body: bytes, kind: type[T]) -> tuple[T, list[str]]:
@@ -39,9 +47,12 @@ def parse(body: bytes, kind: type[T]) -> tuple[T, list[str]]:
     try:
         value = _decoder(kind).decode(body)
         known = kind.__struct_fields__
-        return value, [name for name in _fields.decode(body) if name not in known]
+        unknown = {name: field for name, field in _fields.decode(body).items() if name not in known}
+        if (local_only := unknown.pop("local_only", None)) is not None:
+            _stay(local_only)
+        return value, list(unknown)
     except msgspec.ValidationError as error:
-        raise _invalid(str(error)) from error
+        raise invalid(str(error)) from error
     except msgspec.DecodeError as error:
         raise RequestError(f"The body is not valid JSON: {error}.") from error
     except UnicodeDecodeError as error:
@@ -50,9 +61,27 @@ def parse(body: bytes, kind: type[T]) -> tuple[T, list[str]]:
         raise RequestError("The body is nested too deeply.") from error
 
 
-def _invalid(message: str) -> InvalidValue:
+def fields(body: bytes) -> dict[str, msgspec.Raw]:
+    """The fields of a body that was parsed, as the client wrote them."""
+    return _fields.decode(body)
+
+
+def _stay(local_only: msgspec.Raw) -> None:
+    """Every request to a model may say that it must not leave this machine."""
+    match bytes(local_only):
+        case b"true":
+            if (route := ROUTE.get()) is not None:
+                route.local_only = True
+        case b"false" | b"null":
+            pass
+        case _:
+            raise InvalidValue("`local_only` is true or false.", param="local_only")
+
+
+def invalid(message: str, within: str | None = None) -> InvalidValue:
+    """What msgspec found wrong, as the fault of a field; `within` is the path of what was read, None for the body."""
     found = _at.search(message)
-    path = found["path"] if found else None
+    path = ".".join(filter(None, (within, found["path"] if found else None))) or None
     text = message[: found.start()] if found else message
     if missing := re.search(r"required field `([^`]+)`", text):
         path = f"{path}.{missing[1]}" if path else missing[1]

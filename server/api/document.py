@@ -2,7 +2,8 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from types import UnionType
+from typing import Any, ClassVar, get_args
 
 import msgspec
 from litestar import Litestar
@@ -14,6 +15,7 @@ from litestar.openapi.spec import (
     OpenAPIMediaType,
     OpenAPIResponse,
     Operation,
+    Parameter,
     Reference,
     RequestBody,
     Schema,
@@ -23,7 +25,7 @@ from litestar.routes import BaseRoute, HTTPRoute
 
 from server.api.wire import ErrorReply
 
-_REF = "#/components/schemas/{name}"
+REF = "#/components/schemas/{name}"
 
 _FAULTS = {
     "400": "The request is wrong as it stands.",
@@ -33,8 +35,9 @@ _FAULTS = {
     "405": "The route does not take this method.",
     "413": "The body is larger than the server allows.",
     "415": "The body is not JSON.",
-    "429": "Too many requests wait; see Retry-After.",
+    "429": "Too many requests wait, or the limits of the key are used up; see Retry-After.",
     "500": "Hearth failed.",
+    "502": "The server behind a remote model broke off; what it refuses comes with its own status.",
     "503": "The model or collection cannot answer now; see Retry-After.",
     "504": "The model did not answer within its deadline.",
 }
@@ -48,26 +51,37 @@ class _Documented(Operation):
 
 def documented(
     body: type[msgspec.Struct] | None,
-    reply: type[msgspec.Struct] | str,
+    reply: type[msgspec.Struct] | UnionType | str,
     *,
     summary: str,
-    stream: type[msgspec.Struct] | None = None,
+    stream: type[msgspec.Struct] | UnionType | None = None,
+    stream_type: str = "text/event-stream",
+    fault: type[msgspec.Struct] = ErrorReply,
     faults: Iterable[str] = tuple(_FAULTS),
     not_ready: bool = False,
+    query: type[msgspec.Struct] | None = None,
+    form: type[msgspec.Struct] | None = None,
 ) -> type[Operation]:
-    """An Operation class for a handler: `reply` is a wire type, or a media type for bytes that are not JSON."""
+    """An Operation class for a handler: `reply` is a wire type or a union of them, or a media type for other bytes.
+
+    `stream` is the type of a streamed answer's events, or the union of their types; `fault` that of an error.
+    `query` has a field for each parameter after the `?`, `form` one for each part of a multipart body.
+    """
     content = {reply: OpenAPIMediaType(schema=Schema())} if isinstance(reply, str) else {_JSON: _media(reply)}
     if stream is not None:
-        content["text/event-stream"] = OpenAPIMediaType(schema=Schema(description=f"Events of {stream.__name__}."))
+        content[stream_type] = _media(stream)
     responses = {"200": OpenAPIResponse(description="The answer.", content=content)}
     if not_ready:
         faults = ()
         responses["503"] = OpenAPIResponse(description="Not everything is ready yet.", content=content)
     for status in faults:
-        responses[status] = OpenAPIResponse(description=_FAULTS[status], content={_JSON: _media(ErrorReply)})
-    requested = None if body is None else RequestBody(content={_JSON: _media(body)}, required=True)
+        responses[status] = OpenAPIResponse(description=_FAULTS[status], content={_JSON: _media(fault)})
+    requested = None
+    if body is not None or form is not None:
+        bodies = ((_JSON, body), ("multipart/form-data", form))
+        requested = RequestBody({media: _media(kind) for media, kind in bodies if kind is not None}, required=True)
 
-    kinds = {kind for kind in (body, reply, stream, ErrorReply) if isinstance(kind, type)}
+    kinds = {kind for kind in (body, form, query, *_each(reply), *_each(stream), fault) if isinstance(kind, type)}
 
     @dataclass
     class Documented(_Documented):
@@ -77,15 +91,32 @@ def documented(
             self.summary = summary
             self.request_body = requested
             self.responses = {**responses}
+            self.parameters = [*(self.parameters or ()), *_parameters(query)] or None
 
     return Documented
+
+
+def _parameters(query: type[msgspec.Struct] | None) -> list[Parameter | Reference]:
+    """One for each field; their schemas are the properties of the type's own."""
+    if query is None:
+        return []
+    place = REF.format(name=query.__name__) + "/properties/"
+    return [
+        Parameter(each.encode_name, "query", schema=Reference(ref=place + each.encode_name), required=each.required)
+        for each in msgspec.structs.fields(query)
+    ]
+
+
+def _each(kind: type[msgspec.Struct] | UnionType | str | None) -> tuple[Any, ...]:
+    return get_args(kind) or (() if kind is None else (kind,))
 
 
 _JSON = "application/json"
 
 
-def _media(kind: type[msgspec.Struct]) -> OpenAPIMediaType:
-    return OpenAPIMediaType(schema=Reference(ref=_REF.format(name=kind.__name__)))
+def _media(kind: type[msgspec.Struct] | UnionType) -> OpenAPIMediaType:
+    references = [Reference(ref=REF.format(name=each.__name__)) for each in _each(kind)]
+    return OpenAPIMediaType(schema=references[0] if len(references) == 1 else Schema(any_of=references))
 
 
 def openapi(version: str) -> OpenAPIConfig:
@@ -100,15 +131,11 @@ def openapi(version: str) -> OpenAPIConfig:
     )
 
 
-def rendered(app: Litestar) -> bytes:
-    """The whole document as JSON, the wire types' schemas in it."""
+def schemas(app: Litestar) -> dict[str, Any]:
+    """The schemas of all wire types that the routes of `app` speak of, by their names."""
     operations = (handler.operation_class for route in app.routes for handler in _handlers(route))
     kinds = {kind for each in operations if issubclass(each, _Documented) for kind in each.types}
-    document: dict[str, Any] = app.openapi_schema.to_schema()
-    document["components"]["schemas"] = msgspec.json.schema_components(
-        sorted(kinds, key=lambda kind: kind.__name__), ref_template=_REF
-    )[1]
-    return msgspec.json.encode(document)
+    return msgspec.json.schema_components(sorted(kinds, key=lambda kind: kind.__name__), ref_template=REF)[1]
 
 
 def _handlers(route: BaseRoute) -> list[HTTPRouteHandler]:
