@@ -1,0 +1,5 @@
+"""The openai Python SDK, version 1."""
+
+from openai_python_routes import run
+
+run()
