@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -11,6 +11,7 @@ from config.document import Document, Problem, Unreadable, parse
 from config.environment import Overlay
 from config.explain import explain
 from config.fault import Fault, KeyPath, RecipeError, dotted
+from config.key import Key
 from config.placeholder import Filler
 from config.recipe import Recipe, disagreements
 from config.section import Origin
@@ -18,24 +19,26 @@ from config.shape import shows
 
 LARGEST = 1024 * 1024
 
+_KEYS_FILE = ("keys file", "mapping", "keys:")
+
 
 def load(
     path: Path, *, overrides: Mapping[str, object] | None = None, environ: Mapping[str, str] | None = None
 ) -> Recipe:
     """The recipe in `path`, under the HEARTH__ variables of `environ`, under `overrides` (dotted keys).
 
-    `environ` None means this process's. Raises RecipeError with every fault; the folders and files that the recipe
-    names have to be there. Reads files, so it blocks.
+    `environ` None means this process's. Raises RecipeError with every fault, those of the keys file included; the
+    folders and files that the recipe names have to be there. Reads files, so it blocks.
     """
     environ = os.environ if environ is None else environ
     document = _document(path)
     overlay = Overlay(document.value)
     overlay.environment(environ)
     overlay.command_line(overrides or {})
-    origin = Origin(Path(os.path.normpath(path.absolute())))
-    filler = Filler(origin.folder, environ)
+    file = Path(os.path.normpath(path.absolute()))
+    filler = Filler(file.parent, environ)
     tree = filler.fill(overlay.tree)
-    recipe, found = _validated(tree, origin)
+    recipe, found = _validated(tree, Origin(file, dict(overrides or {}), tuple(filler.files)))
     broken = document.broken | filler.broken | set(leaks := _leaks(tree, filler))
     sound = [problem for problem in found if not _under(broken, problem)]
     problems = [*document.problems, *filler.problems, *leaks.values(), *sound]
@@ -44,16 +47,65 @@ def load(
     faults += [_fault(stray.origin, None, stray.problem) for stray in overlay.strays]
     if faults or recipe is None:
         raise RecipeError(sorted(dict.fromkeys(faults), key=places.order))
+    all_keys(recipe)
     return recipe
 
 
-def _document(path: Path) -> Document:
+def all_keys(recipe: Recipe) -> tuple[Key, ...]:
+    """The keys that `recipe` declares and those of its keys file as it is now. Raises RecipeError, and blocks."""
+    declared, path = recipe.server.keys, recipe.server.keys_file
+    if path is None:
+        return declared
+    added = keys_in(path)
+    taken = {word for key in declared for word in (key.name, key.digest)}
+    twice = [number for number, key in enumerate(added) if taken & {key.name, key.digest}]
+    if twice:
+        problems = [Problem(("keys", number), "server.keys has a key of this name or secret") for number in twice]
+        places = _Places(str(path), _document(path, *_KEYS_FILE).lines, {})
+        raise RecipeError([places.fault(problem) for problem in problems])
+    return (*declared, *added)
+
+
+def keys_in(path: Path) -> tuple[Key, ...]:
+    """The keys of a keys file, `keys:` and a list; none where there is no file. Raises RecipeError, and blocks."""
+    try:
+        path.stat()
+    except FileNotFoundError:
+        return ()
+    except OSError:
+        pass  # reading it says why
+    document = _document(path, *_KEYS_FILE)
+    value = document.value
+    assert isinstance(value, dict), "a document's root is checked when it is read"
+    entries = value.get("keys", [])
+    recipe, found = _validated({"version": 1, "server": {"keys": entries}}, Origin(path))
+    strays = [Problem((name,), "a keys file holds keys and nothing else") for name in value if name != "keys"]
+    listed = entries if isinstance(entries, list) else []
+    bare = [number for number, entry in enumerate(listed) if isinstance(entry, dict) and "secret" in entry]
+    bared = [Problem(("keys", number), "a keys file holds hashes, never secrets") for number in bare]
+    problems = [*document.problems, *strays, *bared, *map(_unwrapped, found)]
+    if recipe is None or problems:
+        places = _Places(str(path), document.lines, {})
+        raise RecipeError(sorted(map(places.fault, problems), key=places.order))
+    return recipe.server.keys
+
+
+def _unwrapped(problem: Problem) -> Problem:
+    """A problem of `server.keys` as one of a file that begins with `keys`."""
+    at = None if problem.at is None else problem.at[1:]
+    message = problem.message.replace("server.keys", "keys")
+    return replace(problem, path=problem.path[1:], at=at, message=message)
+
+
+def _document(
+    path: Path, what: str = "recipe", sort: str = "mapping of sections", starts: str = "version: 1"
+) -> Document:
     try:
         document = parse(_text(path))
         if document.value is None:
-            raise Unreadable("the recipe is empty; it starts with: version: 1", 1)
+            raise Unreadable(f"the {what} is empty; it starts with: {starts}", 1)
         if not isinstance(document.value, dict):
-            raise Unreadable("a recipe is a mapping of sections; it starts with: version: 1", 1)
+            raise Unreadable(f"a {what} is a {sort}; it starts with: {starts}", 1)
     except Unreadable as error:
         raise RecipeError([_fault(str(path), error.problem.line, error.problem)]) from None
     return document

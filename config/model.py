@@ -2,12 +2,15 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Annotated, Literal, Self, get_args
 
 from pydantic import Field, model_validator
 from pydantic_core import PydanticCustomError
 
-from config.section import Alias, Count, Duration, Flag, Fraction, Guesses, Outside, Rate, Section
+from config.fallback import FallbackTo
+from config.remote import RemoteId, ServerUrl
+from config.section import Alias, Count, Duration, Flag, Fraction, Guesses, Outside, Rate, Secret, Section
 from config.source import NGRAM, Draft, Source, architecture, names_gguf
 
 __all__ = [
@@ -21,8 +24,10 @@ __all__ = [
     "ModelEntry",
     "ModelSpec",
     "ReaderModel",
+    "RemoteModel",
     "Source",
     "Task",
+    "WorkerSpec",
     "contradictions",
     "tasks_of",
 ]
@@ -39,6 +44,7 @@ TASKS: dict[str, tuple[Task, ...]] = {
     "transformers": ("chat",),
     "reader": ("chat",),
     "echo": ("chat",),
+    "remote": ("chat", "embed", "rerank"),
 }
 """What each engine can do, by the word a recipe writes; the first is what it does unless `task` says otherwise."""
 
@@ -47,11 +53,9 @@ class _AnyModel(Section):
     """The keys every model has."""
 
     aliases: tuple[Alias, ...] = Field(
-        default=(), description="Other ids clients may use for this model, such as gpt-4o-mini."
-    )
-    idle_unload: Duration | None = Field(
-        default=None,
-        description="Free the model's memory after this long without requests, such as 30m; none keeps it.",
+        default=(),
+        description="Other ids clients may use for this model, such as gpt-4o-mini; claude-* stands for every id that "
+        "begins so.",
     )
     queue: Count | None = Field(
         default=None, description="How many requests may wait for this model; none takes server.limits.queue."
@@ -60,9 +64,23 @@ class _AnyModel(Section):
         default=None,
         description="End a request that has not been answered after this long, such as 10m, with a fault; none waits.",
     )
+    fallback: FallbackTo | None = Field(
+        default=None,
+        description="The chat model that answers while this one is full, loading or down: its name, or {to: NAME, "
+        "queue: N}. For chat; requests marked local_only never go there.",
+    )
 
 
-class _Weights(_AnyModel):
+class _Loaded(_AnyModel):
+    """The keys of a model in the memory of this machine."""
+
+    idle_unload: Duration | None = Field(
+        default=None,
+        description="Free the model's memory after this long without requests, such as 30m; none keeps it.",
+    )
+
+
+class _Weights(_Loaded):
     """The keys of a model that computes."""
 
     source: Source = Field(
@@ -126,6 +144,11 @@ class LocalModel(_Weights):
         "For chat.",
     )
     draft_tokens: Guesses = Field(default=4, description="How many tokens are guessed at a time. For chat.")
+    dimensions: tuple[Count, ...] = Field(
+        default=(),
+        description="Lengths to which clients may have the vectors cut, which fits models that were trained for it "
+        "(Matryoshka). For embed.",
+    )
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -157,6 +180,12 @@ class Contradiction:
 _CHAT_ONLY = ("context", "parallel", "cache", "cache_tokens", "weights", "draft", "draft_tokens")
 
 
+_UNLIKE = {
+    "embed": "vectors of another model do not fit those a collection has",
+    "rerank": "scores of another model cannot be compared with its own",
+}
+
+
 HONOURED: dict[str, tuple[str, ...]] = {
     "draft": ("openvino",),
     "weights": ("openvino",),
@@ -176,9 +205,11 @@ def contradictions(spec: Mapping[str, object]) -> Iterator[Contradiction]:
     sources = [str(spec[key]) for key in ("source", "draft") if isinstance(spec.get(key), str)]
     if _given(spec, "download") and sources and not any(source.startswith("hf:") for source in sources):
         yield Contradiction("download", "only a source on the hub is downloaded, hf:OWNER/NAME")
+    task = spec.get("task", "chat")
+    if spec.get("fallback") is not None and task in ("embed", "rerank"):
+        yield Contradiction("fallback", f"only chat models have one: {_UNLIKE[str(task)]}")
     if engine not in get_args(LocalEngine):
         return
-    task = spec.get("task", "chat")
     if task in TASKS["auto"]:
         if task not in TASKS[engine]:
             yield Contradiction("task", f"the engine {engine} does not {task}; auto and openvino do")
@@ -186,6 +217,8 @@ def contradictions(spec: Mapping[str, object]) -> Iterator[Contradiction]:
             for key in _CHAT_ONLY:
                 if _given(spec, key):
                     yield Contradiction(key, f"a model for {task} has no {key}; it is for task: chat")
+        if task != "embed" and _given(spec, "dimensions"):
+            yield Contradiction("dimensions", f"a model for {task} has no vectors to cut; it is for task: embed")
     yield from _misplaced(engine, str(task), spec.get("source"))
     yield from _unsupported(engine, spec)
 
@@ -247,7 +280,7 @@ class ReaderModel(_Weights):
         return "chat"
 
 
-class EchoModel(_AnyModel):
+class EchoModel(_Loaded):
     """A chat model for trying clients: it sends the prompt back, token by token."""
 
     engine: Literal["echo"] = Field(description="echo sends the prompt back; it needs no weights.")
@@ -260,5 +293,48 @@ class EchoModel(_AnyModel):
         return "chat"
 
 
-ModelSpec = LocalModel | ReaderModel | EchoModel
+class RemoteModel(_AnyModel):
+    """A model of another server that speaks OpenAI's wire, another Hearth included; requests are only forwarded."""
+
+    engine: Literal["remote"] = Field(description="remote forwards to another server; it needs no weights.")
+    url: ServerUrl = Field(description="The server's base URL, such as https://api.example.com/v1.")
+    secret: Secret | None = Field(
+        default=None,
+        description='The API key that the server asks for, as "${env:VARIABLE}" or "${file:path}"; none sends none.',
+    )
+    model: RemoteId | None = Field(
+        default=None, description="The model's id on that server; none takes the id it has here."
+    )
+    task: Task = Field(
+        default="chat",
+        description="What the model does: chat generates text, embed turns texts into vectors, rerank scores "
+        "documents for a query.",
+    )
+    context: Count | None = Field(
+        default=None,
+        description="The longest request in tokens, as clients are told; none takes what the server's list of models "
+        "says.",
+    )
+    parallel: Count = Field(
+        default=64, description="How many requests are with that server at once; further requests wait."
+    )
+    connect_timeout: Duration = Field(
+        default=timedelta(seconds=5), description="How long connecting to the server may take, such as 5s."
+    )
+    read_timeout: Duration = Field(
+        default=timedelta(minutes=5),
+        description="How long the server may be silent within a request, before its first word too, such as 5m.",
+    )
+    proxies: Flag = Field(
+        default=False, description="Whether to go through the HTTP proxies that the environment names."
+    )
+
+    @property
+    def idle_unload(self) -> None:
+        """Nothing of it is in memory."""
+
+
+WorkerSpec = LocalModel | ReaderModel | EchoModel
+"""What a worker process computes."""
+ModelSpec = WorkerSpec | RemoteModel
 ModelEntry = Annotated[ModelSpec, Field(discriminator="engine")]

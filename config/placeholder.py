@@ -21,13 +21,17 @@ class _Missing(Exception):
 
 @dataclass
 class Filler:
-    """Collects what cannot be filled in `problems`, their paths in `broken`, the paths of secrets in `secret`."""
+    """Collects what cannot be filled in `problems`, their paths in `broken`, the paths of secrets in `secret`.
+
+    `files` are those that were read, or should have been.
+    """
 
     folder: Path
     environ: Mapping[str, str]
     problems: list[Problem] = field(default_factory=list)
     broken: set[KeyPath] = field(default_factory=set)
     secret: list[KeyPath] = field(default_factory=list)
+    files: list[Path] = field(default_factory=list)
 
     def fill(self, value: object, path: KeyPath = ()) -> object:
         """`value` with every placeholder in its texts replaced; keys stay as they are, nothing is changed in place."""
@@ -85,6 +89,7 @@ class Filler:
 
     def _file(self, rest: str) -> SecretFile:
         path = self.folder / rest
+        self.files.append(path)
         if "\0" in rest or not is_file(path):
             raise _Missing(f"the file {shown(rest)} does not exist")
         try:

@@ -11,11 +11,13 @@ from pydantic_core import PydanticCustomError
 
 from config.assistant import AssistantSpec
 from config.document import Problem
+from config.fallback import fallbacks
 from config.fault import KeyPath, nearest
+from config.key import doubles
 from config.knowledge import CollectionSpec
 from config.model import TASKS, ModelEntry, Task, contradictions
 from config.section import FROZEN, Name, Origin, Outside, Section, shown, wrong
-from config.server import ServerSpec, doubles
+from config.server import ServerSpec
 
 DISAGREE = "disagree"
 """The type of the pydantic error that stands for every Problem of `disagreements`."""
@@ -47,15 +49,16 @@ class Recipe(Section):
         validate_default=True,
         description="Chat models with knowledge attached, each under the id that clients use.",
     )
-    _path: Path = PrivateAttr(default=Path("recipe.yaml"))
+    _origin: Origin = PrivateAttr(default=Origin(Path("recipe.yaml")))
 
     @model_validator(mode="after")
     def _sections_agree(self, info: ValidationInfo) -> "Recipe":
         if isinstance(info.context, Origin):
-            self._path = info.context.file
+            self._origin = info.context
         tree = self.model_dump()
         for shown_key, key in zip(tree["server"]["keys"], self.server.keys, strict=True):
-            shown_key["secret"] = key.secret.get_secret_value()  # dumped as ***, which would make all of them equal
+            if key.secret is not None:
+                shown_key["secret"] = key.secret.get_secret_value()  # dumped as ***, which would make all equal
         if problems := [problem.message for problem in disagreements(tree)]:
             raise PydanticCustomError(DISAGREE, "{problems}", {"problems": "; ".join(problems)})
         return self
@@ -63,7 +66,12 @@ class Recipe(Section):
     @property
     def path(self) -> Path:
         """The file it was read from, absolute."""
-        return self._path
+        return self._origin.file
+
+    @property
+    def origin(self) -> Origin:
+        """What it was read from, so that it can be read again."""
+        return self._origin
 
     @property
     def digest(self) -> str:
@@ -90,6 +98,8 @@ def disagreements(tree: object) -> Iterator[Problem]:
     for name, spec in _entries(tree, "models"):
         for each in contradictions(spec):
             yield Problem(("models", name, each.key), each.message, each.suggestion)
+    models = dict(_entries(tree, "models"))
+    yield from fallbacks(models, {name: _task(spec) for name, spec in models.items()})
     for name, spec in _entries(tree, "knowledge"):
         yield from _unresolved_model(tree, ("knowledge", name, "embed"), spec.get("embed"), "embed")
     for name, spec in _entries(tree, "assistants"):

@@ -5,7 +5,7 @@ import json
 import os
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple, TypeVar
@@ -40,9 +40,14 @@ class SecretFile(Outside):
 
 @dataclass(frozen=True)
 class Origin:
-    """Where a recipe comes from; the context of its validation."""
+    """Where a recipe comes from; the context of its validation.
+
+    `overrides` are those of the command line, by dotted keys; `secrets` the files its ${file:...} were read from.
+    """
 
     file: Path
+    overrides: Mapping[str, object] = field(default_factory=dict)
+    secrets: tuple[Path, ...] = ()
 
     @property
     def folder(self) -> Path:
@@ -132,8 +137,8 @@ Name = Annotated[
 Alias = Annotated[
     str,
     *_matching(
-        r"[A-Za-z0-9][A-Za-z0-9._:/-]{0,127}",
-        'a model id: letters, digits and ". _ - : /", at most 128, the first a letter or digit',
+        r"[A-Za-z0-9][A-Za-z0-9._:/-]{0,127}\*?",
+        'a model id: letters, digits and ". _ - : /", at most 128, the first a letter or digit; a * may end it',
     ),
 ]
 Attribute = Annotated[
@@ -145,6 +150,13 @@ WebOrigin = Annotated[
     *_matching(
         r"[a-z][a-z0-9+.-]*://([A-Za-z0-9._-]+|\[[0-9a-fA-F:]+\])(:[0-9]{1,5})?",
         "an origin such as https://chat.example.com (scheme, host, port; no path, no *)",
+    ),
+]
+HostName = Annotated[
+    str,
+    *_matching(
+        r"[A-Za-z0-9_-]{1,63}(\.[A-Za-z0-9_-]{1,63})*",
+        "the name of a host such as hearth.example.com (no scheme, no port, no *)",
     ),
 ]
 
@@ -364,6 +376,21 @@ FolderToBe = Annotated[
     Path, PlainValidator(_folder_to_be), PlainSerializer(str), WithJsonSchema({"type": "string", "minLength": 1})
 ]
 """A folder that is made when it is missing."""
+
+
+def _file_to_be(value: object, info: ValidationInfo) -> Path:
+    if not isinstance(value, str | Path):
+        raise wrong("should be the path of a file")
+    path = absolute(str(value), info)
+    if is_folder(path):
+        raise wrong(f"{shown(value)} is a folder, not a file")
+    return path
+
+
+FileToBe = Annotated[
+    Path, PlainValidator(_file_to_be), PlainSerializer(str), WithJsonSchema({"type": "string", "minLength": 1})
+]
+"""A file that may be missing."""
 
 
 # ---- secrets --------------------------------------------------------------------------------------------------------

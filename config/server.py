@@ -1,38 +1,55 @@
 """The `server` section: where Hearth listens, who may ask, and how much at once."""
 
-from collections.abc import Mapping
+from datetime import timedelta
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, Field, PlainSerializer
+from pydantic import AfterValidator, Field
 
-from config.section import Count, FolderToBe, Listen, ListenAt, Name, Secret, Section, Size, WebOrigin, wrong
-
-Scope = Literal["infer", "retrieve", "admin"]
-
-
-class Key(Section):
-    """An API key. As soon as one is declared, every request has to carry one."""
-
-    name: Name = Field(description="Who holds the key; appears in logs, the secret never does.")
-    secret: Secret = Field(
-        description='What the client sends as "Authorization: Bearer ...", at least 8 characters. '
-        'Write it as "${env:VARIABLE}" or "${file:path}".'
-    )
-    scopes: Annotated[frozenset[Scope], PlainSerializer(sorted, return_type=list[str])] = Field(
-        default=frozenset({"infer", "retrieve"}),
-        min_length=1,
-        description="What the key opens: infer (chat, embeddings), retrieve (search), admin (everything else).",
-        json_schema_extra={"default": ["infer", "retrieve"]},
-    )
+from config.key import Key, Rates
+from config.section import (
+    Count,
+    Duration,
+    FileToBe,
+    FolderToBe,
+    HostName,
+    Listen,
+    ListenAt,
+    Section,
+    Size,
+    WebOrigin,
+    wrong,
+)
 
 
-class Limits(Section):
-    """What the server refuses before it costs anything."""
+class Limits(Rates):
+    """What the server refuses before it costs anything. The rates hold for each key; without keys, for all together."""
 
     body: Size = Field(default=64 * 2**20, description="The largest request body, such as 64MiB.")
     queue: Count = Field(default=64, description="How many requests may wait for one model; more are answered 429.")
+    connections: Count = Field(
+        default=1024,
+        description="How many connections may be open; for one more, that which has been idle longest is closed.",
+    )
+    header_timeout: Duration = Field(
+        default=timedelta(seconds=10),
+        validate_default=True,
+        description="How long the head of a request may take; then it is answered 408 and its connection closed.",
+        json_schema_extra={"default": "10s"},
+    )
+    body_timeout: Duration = Field(
+        default=timedelta(seconds=30),
+        validate_default=True,
+        description="How long nothing may come of a body, or less than 1 KiB a second; then it is answered 408.",
+        json_schema_extra={"default": "30s"},
+    )
+    write_timeout: Duration = Field(
+        default=timedelta(seconds=30),
+        validate_default=True,
+        description="How long a client may leave its answer unread; then the answer is given up.",
+        json_schema_extra={"default": "30s"},
+    )
 
 
 def _collector(url: str) -> str:
@@ -57,6 +74,17 @@ class TelemetrySpec(Section):
     )
 
 
+class ResponsesSpec(Section):
+    """What the Responses API keeps for `previous_response_id` and for reading again, in server.data."""
+
+    keep: Duration = Field(
+        default=timedelta(days=30),
+        description="A response that was not used for this long is forgotten, such as 30d.",
+        json_schema_extra={"default": "30d"},
+    )
+    most: Count = Field(default=1000, description="How many are kept; the least recently used beyond it are forgotten.")
+
+
 class ServerSpec(Section):
     """The `server` section."""
 
@@ -71,23 +99,29 @@ class ServerSpec(Section):
         description="The folder for everything that lasts, made when missing. Relative paths start at the recipe.",
     )
     keys: tuple[Key, ...] = Field(default=(), description="API keys; without any, no key is asked for.")
+    keys_file: FileToBe | None = Field(
+        default=None,
+        description="A file of further keys, kept by `hearth keys`; where it is declared, a key is always asked for.",
+    )
     limits: Limits = Field(default=Limits(), description="What the server refuses.")
     cors: tuple[WebOrigin, ...] = Field(
         default=(), description="Web origins that may call from a browser, besides those of this machine."
     )
+    hosts: tuple[HostName, ...] = Field(
+        default=(),
+        description="Names under which a server on loopback without keys is reached, besides those of this machine: "
+        "what a proxy in front of it is called.",
+    )
+    keep_alive: Duration = Field(
+        default=timedelta(seconds=15),
+        validate_default=True,
+        description="How often a stream that has nothing to say yet sends a comment, so that nobody takes it for dead.",
+        json_schema_extra={"default": "15s"},
+    )
+    responses: ResponsesSpec = Field(default=ResponsesSpec(), description="What the Responses API keeps.")
     telemetry: TelemetrySpec = Field(default=TelemetrySpec(), description="OpenTelemetry.")
 
-
-def doubles(keys: Mapping[int, Mapping[str, object]]) -> list[tuple[int, str, str]]:
-    """Names and secrets that stand twice: position of the later key, the field at fault, a message without secrets."""
-    seen: dict[tuple[str, str], int] = {}
-    found = []
-    for position, key in keys.items():
-        for part in ("name", "secret"):
-            value = key.get(part)
-            if not isinstance(value, str):
-                continue
-            first = seen.setdefault((part, value), position)
-            if first != position:
-                found.append((position, part, f"server.keys.{first} has the same {part}"))
-    return found
+    @property
+    def asks_for_keys(self) -> bool:
+        """Whether requests need a key: also with a keys file in which there is none yet."""
+        return bool(self.keys) or self.keys_file is not None

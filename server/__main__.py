@@ -135,6 +135,48 @@ def build(data: Path, engine: str, without_grammars: bool, limit: float) -> None
     sys.exit(put(data, not without_grammars, 60.0 * limit, _out, _err))
 
 
+@main.group()
+@_recipe_option
+@click.pass_context
+def keys(context: click.Context, recipe: Path) -> None:
+    """Make, list and remove API keys; a running server follows within a second."""
+    context.obj = _loaded(recipe)
+
+
+@keys.command("add")
+@click.argument("name")
+@click.option("--scopes", default="infer,retrieve", show_default=True, help="Of infer, retrieve, ingest, admin.")
+@click.option("--expires", metavar="TIME", help="When it stops working, such as 2027-01-31T00:00:00Z.")
+@click.option("--requests-per-minute", type=click.IntRange(min=1))
+@click.option("--tokens-per-minute", type=click.IntRange(min=1))
+@click.pass_obj
+def add_key(recipe: Recipe, /, name: str, scopes: str, expires: str | None, **limits: int | None) -> None:
+    """Make a key for NAME and print it, this once."""
+    from server.keys import add as put
+
+    asked = [scope.strip() for scope in scopes.split(",")]
+    sys.exit(put(recipe, name, asked, expires, limits, _out, _err))
+
+
+@keys.command("list")
+@click.pass_obj
+def list_keys(recipe: Recipe) -> None:
+    """List the keys in force, without their secrets."""
+    from server.keys import show as put
+
+    sys.exit(put(recipe, _out, _err))
+
+
+@keys.command("remove")
+@click.argument("name")
+@click.pass_obj
+def remove_key(recipe: Recipe, name: str) -> None:
+    """Take the key of NAME out of the keys file; it stops working at once."""
+    from server.keys import remove as put
+
+    sys.exit(put(recipe, name, _err))
+
+
 def _loaded(path: Path, overrides: dict[str, str] | None = None) -> Recipe:
     try:
         return load(path, overrides=overrides or {})

@@ -40,7 +40,7 @@ _NO_GRAMMARS = b"llguidance is not enabled"
 def show(data: Path, out: Console) -> int:
     """Print every engine with its version and, in one line, its state; returns the exit code."""
     table = Table("engine", "version", "state", box=None, pad_edge=False)
-    for row in (_openvino(), _llamacpp(data), _transformers(), _reader(), _echo()):
+    for row in (_openvino(), _llamacpp(data), _transformers(), _reader(), _echo(), _remote()):
         table.add_row(*row)
     if not out.is_terminal:
         out.width = _WIDE  # for whom reads it by program, a line stays a line
@@ -92,6 +92,10 @@ def _reader() -> tuple[str, str, str]:
 
 def _echo() -> tuple[str, str, str]:
     return "echo", _version("hearth") or "-", "ready: sends the prompt back"
+
+
+def _remote() -> tuple[str, str, str]:
+    return "remote", _version("hearth") or "-", "ready: forwards to other servers"
 
 
 def _absent(package: str) -> str:

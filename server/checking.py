@@ -52,7 +52,7 @@ def _engine(plan: Plan) -> str:
 
 
 def _memory(plan: Plan) -> str:
-    if plan.memory is None:
+    if plan.memory is None or not plan.memory.total:
         return ""
     return str(plan.memory) if plan.stays else f"{plan.memory}, freed when idle"
 

@@ -9,8 +9,7 @@ from rich.status import Status
 from config import Recipe
 from server.errors import HearthError
 from server.knowledge import Collection, IngestReport
-from server.models.model import Model
-from server.runtime import VERSION
+from server.runtime import VERSION, model_of
 from server.telemetry import Telemetry
 
 
@@ -36,7 +35,7 @@ def ingest(recipe: Recipe, path: Path, collection: str | None, out: Console, err
 async def _ingest(recipe: Recipe, path: Path, name: str, status: Status) -> IngestReport:
     spec = recipe.knowledge[name]
     telemetry = Telemetry(recipe.server.telemetry, VERSION)
-    model = Model(spec.embed, recipe.models[spec.embed], queue=64, data=recipe.server.data, telemetry=telemetry)
+    model = model_of(spec.embed, recipe, telemetry)
     try:
         async with model:
             await model.ready()

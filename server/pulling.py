@@ -14,7 +14,7 @@ from rich.table import Table
 
 from config import Recipe
 from config.fault import nearest
-from config.model import EchoModel, LocalModel, ModelSpec, Source
+from config.model import EchoModel, LocalModel, ModelSpec, RemoteModel, Source
 from server.models import kept
 from server.models.hub import Access, HubError, fetched, planned
 
@@ -64,7 +64,7 @@ def show(recipe: Recipe, out: Console) -> None:
     table = Table("model", "engine", "task", "source", "on disk", "server", box=None, padding=(0, 2, 0, 0))
     for name, spec in recipe.models.items():
         server = _loaded(running.get(name)) if running is not None else "not running"
-        source = "-" if isinstance(spec, EchoModel) else _short(spec.source, recipe.path.parent)
+        source = _source(spec, recipe.path.parent)
         table.add_row(name, spec.engine, spec.task, source, _on_disk(spec, data), server)
         if isinstance(spec, LocalModel) and spec.draft is not None and not spec.draft.is_ngram:
             draft = _short(spec.draft, recipe.path.parent)
@@ -98,7 +98,7 @@ def _declared(recipe: Recipe, model: str | None) -> list[Source]:
 
 
 def _sources(spec: ModelSpec) -> list[Source]:
-    if isinstance(spec, EchoModel):
+    if isinstance(spec, EchoModel | RemoteModel):
         return []
     draft = spec.draft if isinstance(spec, LocalModel) else None
     return [spec.source] if draft is None or draft.is_ngram else [spec.source, Source(draft)]
@@ -153,7 +153,7 @@ def _described(here: kept.Kept) -> str:
 
 
 def _on_disk(spec: ModelSpec, data: Path) -> str:
-    return "-" if isinstance(spec, EchoModel) else _of_source(spec.source, data)
+    return "-" if isinstance(spec, EchoModel | RemoteModel) else _of_source(spec.source, data)
 
 
 def _of_source(source: Source, data: Path) -> str:
@@ -170,6 +170,16 @@ def _of_source(source: Source, data: Path) -> str:
         return decimal(sum(file.stat().st_size for file in files))
     except OSError as error:
         return str(error)
+
+
+def _source(spec: ModelSpec, folder: Path) -> str:
+    match spec:
+        case EchoModel():
+            return "-"
+        case RemoteModel(url=url):
+            return url
+        case _:
+            return _short(spec.source, folder)
 
 
 def _short(source: Source, folder: Path) -> str:

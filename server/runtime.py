@@ -2,26 +2,33 @@
 
 import asyncio
 import difflib
-import logging
 import time
 from collections.abc import AsyncIterator, Iterable
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from typing import Literal
 
 from config import Recipe
 from config.assistant import AssistantSpec
-from server.errors import CollectionNotFound, HearthError, KnowledgeUnavailable, ModelNotFound
-from server.knowledge import Collection, CollectionStatus, Filter, Found
+from config.model import RemoteModel as RemoteSpec
+from server.errors import CollectionNotFound, ModelNotFound
+from server.files import Files
+from server.knowledge import Collection, Filter, Found, Shelf
+from server.models.fallback import Switch
 from server.models.model import Model
+from server.models.remote import RemoteModel
+from server.models.served import Served
+from server.state import State
 from server.telemetry import Gauges, Reading, Telemetry
-
-log = logging.getLogger(__name__)
+from server.vector_stores import VectorStores
 
 Mode = Literal["hybrid", "vector", "text"]
 
 VERSION = version("hearth")
+
+_MOST_NAMES = 8
+"""Of models, that a fault lists."""
 
 
 @dataclass(frozen=True)
@@ -29,81 +36,63 @@ class Target:
     """What a model id stands for: a model, and the assistant that was asked for, if it was one."""
 
     id: str
-    model: Model
+    model: Served
     assistant: AssistantSpec | None
-
-
-class Shelf:
-    """One collection's life in this runtime: opened when its embed model is ready, then kept up to date."""
-
-    def __init__(self, name: str, collection: Collection, embedder: Model) -> None:
-        self.name = name
-        self.opened = False
-        self.settled = False
-        self.error: str | None = None
-        self._collection = collection
-        self._embedder = embedder
-        self._done = asyncio.Event()
+    fallback: "Fallback | None" = None
 
     @property
-    def collection(self) -> Collection:
-        """The open collection. Raises KnowledgeUnavailable while it cannot answer."""
-        if self.opened:
-            return self._collection
-        if self.error is not None:
-            raise KnowledgeUnavailable(f"Collection {self.name} could not be opened: {self.error}", retry_after=30)
-        raise KnowledgeUnavailable(f"Collection {self.name} is being opened; try again soon.", retry_after=2)
+    def forwards(self) -> bool:
+        """Whether its model is one of another server."""
+        return isinstance(self.model, RemoteModel)
 
     @property
-    def state(self) -> str:
-        if self.error is not None:
-            return "failed"
-        return "ready" if self.settled else "syncing" if self.opened else "opening"
+    def may_forward(self) -> bool:
+        """Whether its model or a fallback is one of another server."""
+        return self.forwards or (self.fallback is not None and self.fallback.to.may_forward)
 
-    async def status(self) -> CollectionStatus | None:
-        """What the collection tells of itself; None while it is not open."""
-        return await self._collection.status() if self.opened else None
+    @property
+    def computes(self) -> bool:
+        """Whether its model or a fallback is one of this machine."""
+        return not self.forwards or (self.fallback is not None and self.fallback.to.computes)
 
-    async def ready(self) -> None:
-        """Wait for the first sync. Raises KnowledgeUnavailable where the collection failed."""
-        await self._done.wait()
-        _ = self.collection
+    def called(self, id: str) -> "Target":  # noqa: A002  (the word of the matter)
+        """The same under another id."""
+        fallback = self.fallback and replace(self.fallback, to=self.fallback.to.called(id))
+        return replace(self, id=id, fallback=fallback)
 
-    async def keep(self) -> None:
-        """Open, bring up to date, and hold open until cancelled. A fault is this collection's alone."""
-        try:
-            await self._embedder.ready()
-            async with self._collection:
-                self.opened = (await self._collection.status()).chunks > 0
-                report = await self._collection.sync(lambda line: log.debug("%s: %s", self.name, line))
-                log.info("collection %s: %s", self.name, report)
-                self.opened = self.settled = True
-                self._done.set()
-                await asyncio.Event().wait()
-        except (HearthError, OSError, ValueError, RuntimeError) as error:
-            # LanceDB reports every fault of a table as one of these; the others keep serving.
-            self.error = str(error)
-            self._done.set()
-            log.error("collection %s: %s", self.name, error)
-        finally:
-            self.opened = False
+
+@dataclass(frozen=True)
+class Fallback:
+    """Where requests of a target go that its model cannot take; `switch` is the model's, for all its ids."""
+
+    switch: Switch
+    to: Target
 
 
 class Runtime:
     """One recipe made real. Make it with `build`; everything in it ends when that context does."""
 
-    def __init__(self, recipe: Recipe, telemetry: Telemetry, models: dict[str, Model]) -> None:
+    def __init__(
+        self,
+        recipe: Recipe,
+        telemetry: Telemetry,
+        state: State,
+        models: dict[str, Served],
+        shelves: dict[str, Shelf],
+        files: Files,
+        vector_stores: VectorStores,
+    ) -> None:
         self.recipe = recipe
         self.telemetry = telemetry
+        self.state = state
         self.models = models
+        self.shelves = shelves
+        self.files = files
+        self.vector_stores = vector_stores
         self.started = time.time()
         self.fingerprint = f"fp_{recipe.digest[:12]}"
-        folder = recipe.server.data / "knowledge"
-        self.shelves = {
-            name: Shelf(name, Collection(name, spec, models[spec.embed], folder / name), models[spec.embed])
-            for name, spec in recipe.knowledge.items()
-        }
         self._targets = _targets(recipe, models)
+        self._openings = [name for name in self._targets if name.endswith("*")]
         telemetry.watch(self._gauges())
 
     @classmethod
@@ -113,33 +102,51 @@ class Runtime:
         telemetry = Telemetry(recipe.server.telemetry, VERSION)
         async with AsyncExitStack() as stack:
             stack.push_async_callback(asyncio.to_thread, telemetry.close)
-            models = {name: _model(name, recipe, telemetry) for name in recipe.models}
+            state = await stack.enter_async_context(State.open(recipe.server.data / "state.db"))
+            models = {name: model_of(name, recipe, telemetry) for name in recipe.models}
             for model in models.values():
                 await stack.enter_async_context(model)
-            runtime = cls(recipe, telemetry, models)
-            stack.push_async_callback(_end, [asyncio.create_task(shelf.keep()) for shelf in runtime.shelves.values()])
-            yield runtime
+            shelves = _shelves(recipe, models)
+            stack.push_async_callback(_end, [asyncio.create_task(shelf.keep()) for shelf in shelves.values()])
+            files = await Files.open(state, recipe.server.data / "files")
+            stores = VectorStores.open(state, files, models, shelves, recipe.server.data / "vector_stores")
+            yield cls(recipe, telemetry, state, models, shelves, files, await stack.enter_async_context(stores))
 
     def target(self, model_id: str) -> Target:
-        """What `model_id` names: a model, an alias or an assistant. Raises ModelNotFound with the nearest names."""
-        try:
-            return self._targets[model_id]
-        except KeyError:
-            near = difflib.get_close_matches(model_id, self._targets, n=3, cutoff=0.4) or sorted(self._targets)
-            message = f"The model `{model_id[:200]}` does not exist. This server has: {', '.join(near)}."
-            raise ModelNotFound(message, param="model") from None
+        """What `model_id` names: a model, an alias or an assistant. Raises ModelNotFound with the nearest names.
+
+        Of aliases that end with a star, the longest that fits counts, after all that are written out.
+        """
+        if (found := self._targets.get(model_id)) is not None:
+            return found
+        if opening := max((name for name in self._openings if model_id.startswith(name[:-1])), key=len, default=None):
+            return self._targets[opening].called(model_id)
+        near = sorted(self._targets, key=lambda name: (-_likeness(name, model_id[:200]), name))
+        told = ", ".join(near[:_MOST_NAMES]) + (" and others" if len(near) > _MOST_NAMES else "")
+        message = f"The model `{model_id[:200]}` does not exist. This server has: {told}."
+        raise ModelNotFound(message, param="model")
 
     @property
     def targets(self) -> Iterable[Target]:
-        return self._targets.values()
+        """All that have an id of their own, and so can be listed."""
+        return [target for name, target in self._targets.items() if name not in self._openings]
 
     def collection(self, name: str) -> Collection:
         """An open collection. Raises CollectionNotFound with near names, KnowledgeUnavailable while it is not open."""
+        if name not in self.vector_stores:
+            raise self._unknown(name, "collections")
+        return self.vector_stores.shelf(name).collection
+
+    def declared(self, name: str) -> Collection:
+        """As `collection`, of those that the recipe declares."""
         if name not in self.shelves:
-            near = difflib.get_close_matches(name, self.shelves, n=3, cutoff=0.4) or sorted(self.shelves)
-            message = f"The collection `{name[:200]}` does not exist. This server has: {', '.join(near) or 'none'}."
-            raise CollectionNotFound(message, param="collections")
+            raise self._unknown(name, "collection")
         return self.shelves[name].collection
+
+    def _unknown(self, name: str, param: str) -> CollectionNotFound:
+        near = difflib.get_close_matches(name, self.shelves, n=3, cutoff=0.4) or sorted(self.shelves)
+        message = f"The collection `{name[:200]}` does not exist. This server has: {', '.join(near) or 'none'}."
+        return CollectionNotFound(message, param=param)
 
     async def search(
         self,
@@ -170,8 +177,9 @@ class Runtime:
 
         models = self.models.items()
         return Gauges(
-            model_ready=lambda: of_models((name, float(model.available)) for name, model in models),
+            model_ready=lambda: of_models((name, _ready(model)) for name, model in models),
             model_in_flight=lambda: of_models((name, model.in_flight) for name, model in models),
+            model_queued=lambda: of_models((name, model.queued) for name, model in models),
             worker_restarts=lambda: of_models((name, model.restarts) for name, model in models),
             collection_ready=lambda: [
                 (float(shelf.opened), {"hearth.collection": name}) for name, shelf in self.shelves.items()
@@ -179,18 +187,46 @@ class Runtime:
         )
 
 
-def _model(name: str, recipe: Recipe, telemetry: Telemetry) -> Model:
+def _ready(model: Served) -> float:
+    """1 where it can answer now; a remote model is available also while its server cannot be reached."""
+    return float(model.available and model.state != "failed")
+
+
+def model_of(name: str, recipe: Recipe, telemetry: Telemetry) -> Served:
+    """One declared model, not started yet."""
     spec = recipe.models[name]
-    return Model(
-        name, spec, queue=spec.queue or recipe.server.limits.queue, data=recipe.server.data, telemetry=telemetry
-    )
+    queue = spec.queue or recipe.server.limits.queue
+    if isinstance(spec, RemoteSpec):
+        return RemoteModel(name, spec, queue=queue, telemetry=telemetry)
+    return Model(name, spec, queue=queue, data=recipe.server.data, telemetry=telemetry)
 
 
-def _targets(recipe: Recipe, models: dict[str, Model]) -> dict[str, Target]:
-    targets = {name: Target(name, model, None) for name, model in models.items()}
+def _shelves(recipe: Recipe, models: dict[str, Served]) -> dict[str, Shelf]:
+    folder = recipe.server.data / "knowledge"
+    return {
+        name: Shelf(name, Collection(name, spec, models[spec.embed], folder / name), models[spec.embed])
+        for name, spec in recipe.knowledge.items()
+    }
+
+
+def _targets(recipe: Recipe, models: dict[str, Served]) -> dict[str, Target]:
+    declared = {name: spec.fallback for name, spec in recipe.models.items() if spec.fallback is not None}
+    switches = {name: Switch(fallback.queue) for name, fallback in declared.items()}
+
+    def target(model_id: str, name: str, assistant: AssistantSpec | None = None) -> Target:
+        fallback = None
+        if name in declared:  # a recipe's fallbacks never come back to where they began
+            fallback = Fallback(switches[name], target(model_id, declared[name].to, assistant))
+        return Target(model_id, models[name], assistant, fallback)
+
+    targets = {name: target(name, name) for name in models}
     for name, spec in recipe.models.items():
-        targets |= {alias: Target(alias, models[name], None) for alias in spec.aliases}
-    return targets | {name: Target(name, models[spec.model], spec) for name, spec in recipe.assistants.items()}
+        targets |= {alias: target(alias, name) for alias in spec.aliases}
+    return targets | {name: target(name, spec.model, spec) for name, spec in recipe.assistants.items()}
+
+
+def _likeness(name: str, asked: str) -> float:
+    return difflib.SequenceMatcher(None, name, asked).ratio()
 
 
 async def _end(tasks: list[asyncio.Task[None]]) -> None:

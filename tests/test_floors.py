@@ -13,16 +13,16 @@ FLOORS = [
     {"config"},
     {"server.errors", "server.telemetry"},
     {"server.state", "server.worker"},
-    {"server.models"},
+    {"server.models", "server.files"},
     {"server.knowledge"},
-    {"server.tools"},
+    {"server.tools", "server.vector_stores"},
     {"server.runtime"},
     {"server.chat"},
     {"server.policies"},
     {"server.api"},
     {
         *("server.app", "server.serving", "server.asking", "server.checking", "server.ingesting", "server.pulling"),
-        *("server.building", "server.__main__"),
+        *("server.building", "server.connection", "server.reloading", "server.keys", "server.__main__"),
     },
 ]
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}

@@ -1,5 +1,6 @@
 """`/v1/chat/completions`: OpenAI's chat wire over `server.chat`, whole and streamed."""
 
+import logging
 import time
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
@@ -12,7 +13,8 @@ from litestar import Request, post
 from server import chat
 from server.api import chat_calls, sse
 from server.api.chat_asked import asked_of, check
-from server.api.decode import decode, ignored
+from server.api.chat_older import is_older, modern
+from server.api.decode import decode, fields, ignored
 from server.api.document import documented
 from server.api.reply import Direct, json
 from server.api.turns import Count, Head, Turn, added, admit, merged, steps
@@ -28,11 +30,14 @@ from server.api.wire import (
     Logprobs,
     TokenLogprob,
     TopLogprob,
+    UrlAnnotation,
     Usage,
 )
 from server.chat import Cited, Part, Started
 from server.models import engine
 from server.runtime import Runtime
+
+log = logging.getLogger(__name__)
 
 _json = msgspec.json.Encoder()
 
@@ -44,26 +49,31 @@ _json = msgspec.json.Encoder()
     operation_class=documented(ChatRequest, ChatCompletion, stream=ChatChunk, summary="Answer a conversation"),
 )
 async def chat_completions(request: Request[Any, Any, Any]) -> Direct:
-    asked, unknown = await decode(request, ChatRequest)
+    told, unknown = await decode(request, ChatRequest)
+    asked = modern(told)
     runtime: Runtime = request.app.state["runtime"]
     target = runtime.target(asked.model)
     no_effect = check(asked, target)
-    wanted = [asked_of(asked, index) for index in range(asked.n or 1)]
+    older = is_older(told)
+    wanted = [asked_of(asked, index, computed=older or target.computes) for index in range(asked.n or 1)]
+    if target.may_forward and not older:
+        sent = fields(await request.body())
+        wanted = [msgspec.structs.replace(each, sent=sent) for each in wanted]
     turns = [chat.turn(runtime, target, each) for each in wanted]
     head = Head(f"chatcmpl-{token_hex(16)}", int(time.time()), asked.model, runtime.fingerprint)
-    headers = ignored(unknown + no_effect)
+    headers = ignored([] if target.forwards and not older else unknown + no_effect)
     if asked.stream:
         starts = await admit(turns)
         usage = bool(asked.stream_options and asked.stream_options.include_usage)
-        return sse.EventStream(_chunks(head, turns, starts, usage), headers)
-    whole = await _collect(head, turns)
+        return sse.EventStream(_chunks(head, turns, starts, usage, older), headers)
+    whole = await _collect(head, turns, older)
     return json(whole, headers=headers)
 
 
 # ---- turns ----------------------------------------------------------------------------------------------------------
 
 
-async def _collect(head: Head, turns: list[Turn]) -> ChatCompletion:
+async def _collect(head: Head, turns: list[Turn], older: bool) -> ChatCompletion:
     starts = await admit(turns)
     said: list[list[Part]] = [[] for _ in turns]
     count = Count()
@@ -76,46 +86,62 @@ async def _collect(head: Head, turns: list[Turn]) -> ChatCompletion:
         object="chat.completion",
         created=head.created,
         model=head.model,
-        choices=[_choice(index, parts) for index, parts in enumerate(said)],
+        choices=[_choice(index, parts, older) for index, parts in enumerate(said)],
         usage=count.usage(starts[0].prompt_tokens),
         system_fingerprint=head.fingerprint,
     )
 
 
-def _choice(index: int, said: list[Part]) -> Choice:
+def _choice(index: int, said: list[Part], older: bool) -> Choice:
     reason = said[-1].finish_reason if said else None
-    return Choice(index, _message(said), reason or "stop", _logprobs(said))
+    return Choice(index, _message(said, older), _reason(reason or "stop", older), _logprobs(said))
 
 
-def _message(said: list[Part]) -> AnswerMessage:
+def _reason(reason: str, older: bool) -> str:
+    return "function_call" if older and reason == "tool_calls" else reason
+
+
+def _message(said: list[Part], older: bool) -> AnswerMessage:
     text = "".join(part.text for part in said)
     calls = chat_calls.whole(call for part in said for call in part.calls)
     message = AnswerMessage(
         "assistant",
         None if calls and not text else text,
-        annotations=[annotation(cited) for part in said for cited in part.citations],
+        annotations=[each for part in said for each in annotations(part)],
     )
     if reasoning := "".join(part.reasoning for part in said):
         message.reasoning_content = reasoning
-    if calls:
+    if calls and older:
+        message.function_call = calls[0].function
+    elif calls:
         message.tool_calls = calls
     return message
 
 
 def _logprobs(said: list[Part]) -> Logprobs | None:
-    tokens = [_logprob(token) for part in said for token in part.logprobs]
+    tokens = [token_logprob(token) for part in said for token in part.logprobs]
     return Logprobs(tokens) if tokens else None
 
 
-def _logprob(token: engine.TokenLogprob) -> TokenLogprob:
+def token_logprob(token: engine.TokenLogprob) -> TokenLogprob:
     top = [TopLogprob(each.token, each.logprob or 0.0, list(each.data)) for each in token.top]
     return TokenLogprob(token.token, token.logprob or 0.0, list(token.data), top)
+
+
+def annotations(part: Part) -> list[Annotation | UrlAnnotation]:
+    """Those of this server's knowledge, and those of a remote model that have a form clients know."""
+    found: list[Annotation | UrlAnnotation] = [annotation(cited) for cited in part.citations]
+    for told in part.annotations:
+        try:
+            found.append(msgspec.convert(told, Annotation | UrlAnnotation))
+        except msgspec.ValidationError as error:
+            log.info("an annotation of another form than OpenAI's is left out: %s", error)
+    return found
 
 
 def annotation(cited: Cited) -> Annotation:
     hit = cited.hit
     return Annotation(
-        type="file_citation",
         file_id=hit.document_id,
         filename=hit.filename,
         index=cited.index,
@@ -147,13 +173,14 @@ def _first(head: Head, n: int, usage: bool) -> bytes:
 class _Frames:
     """Chunks of one choice. What does not change between tokens is encoded once, because it is most of the bytes."""
 
-    def __init__(self, head: Head, index: int, usage: bool) -> None:
-        self._head, self._index, self._usage = head, index, usage
+    def __init__(self, head: Head, index: int, usage: bool, older: bool) -> None:
+        self._head, self._index, self._usage, self._older = head, index, usage, older
         sample = _chunk(head, [ChunkChoice(index, ChunkDelta(content="\x00"))], usage)
         self._before, _, self._after = sample.partition(b'"\\u0000"')
 
     def of(self, part: Part) -> bytes:
-        if part.citations or part.finish_reason is not None or part.reasoning or part.calls or part.logprobs:
+        cited = part.citations or part.annotations
+        if cited or part.finish_reason is not None or part.reasoning or part.calls or part.logprobs:
             return self._special(part)
         return self._before + _json.encode(part.text) + self._after if part.text else b""
 
@@ -163,26 +190,33 @@ class _Frames:
             delta.reasoning_content = part.reasoning
         if part.text:
             delta.content = part.text
-        if part.calls:
-            delta.tool_calls = chat_calls.deltas(part.calls)
-        if part.citations:
-            delta.annotations = [annotation(each) for each in part.citations]
+        calls = chat_calls.deltas(part.calls)
+        if calls and self._older:
+            delta.function_call = calls[0].function
+        elif calls:
+            delta.tool_calls = calls[:1]
+        if part.citations or part.annotations:
+            delta.annotations = annotations(part)
         frames = b""
-        if part.text or part.citations or part.reasoning or part.calls or part.logprobs:
+        if part.text or part.citations or part.annotations or part.reasoning or part.calls or part.logprobs:
             frames = self._chunk(ChunkChoice(self._index, delta, logprobs=_logprobs([part])))
+        for call in calls[1:]:  # one a chunk: LlamaIndex reads no other
+            frames += self._chunk(ChunkChoice(self._index, ChunkDelta(tool_calls=[call])))
         if part.finish_reason is not None:
-            frames += self._chunk(ChunkChoice(self._index, ChunkDelta(), part.finish_reason))
+            frames += self._chunk(ChunkChoice(self._index, ChunkDelta(), _reason(part.finish_reason, self._older)))
         return frames
 
     def _chunk(self, choice: ChunkChoice) -> bytes:
         return _chunk(self._head, [choice], self._usage)
 
 
-async def _chunks(head: Head, turns: list[Turn], starts: list[Started], usage: bool) -> AsyncGenerator[bytes, None]:
+async def _chunks(
+    head: Head, turns: list[Turn], starts: list[Started], usage: bool, older: bool
+) -> AsyncGenerator[bytes, None]:
     yield _first(head, len(turns), usage)
     count = Count()
     if len(turns) == 1:  # nearly always: every generator a token passes through is a part of its price
-        of = _Frames(head, 0, usage).of
+        of = _Frames(head, 0, usage, older).of
         async with aclosing(turns[0]):
             async for step in turns[0]:
                 parts = added(step)
@@ -190,7 +224,7 @@ async def _chunks(head: Head, turns: list[Turn], starts: list[Started], usage: b
                 if together := b"".join(map(of, parts)):
                     yield together
     else:
-        frames = [_Frames(head, index, usage) for index in range(len(turns))]
+        frames = [_Frames(head, index, usage, older) for index in range(len(turns))]
         async with aclosing(merged(turns)) as arriving:
             async for index, parts in arriving:
                 count.add(parts)

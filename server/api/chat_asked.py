@@ -2,9 +2,12 @@
 
 from typing import Any
 
+import msgspec
+
+from server.api.chat_older import CALL_ID
 from server.api.sampled import SAMPLED, grammar, sampling
-from server.api.wire import AskedToolCall, ChatMessage, ChatRequest
-from server.chat import Asked
+from server.api.wire import ChatMessage, ChatRequest
+from server.chat import TEXT_PARTS, Asked
 from server.errors import InvalidValue, UnsupportedParameter
 from server.models.abilities import able
 from server.models.dialect import Tools
@@ -17,17 +20,37 @@ _WITHOUT_EFFECT = ("user", "metadata", "store")
 
 def check(asked: ChatRequest, target: Target) -> list[str]:
     """Names of the parameters without effect on this model's answers. Raises for those that would break a promise."""
-    card = target.model.card
+    card = chat_card(target)
+    if target.forwards:
+        return []
     if card is not None:
-        if card.task != "chat":
-            raise InvalidValue(f"The model `{target.id}` is for {card.task}, not for chat.", param="model")
         _refuse_unmet(asked, target.id, card)
+    if asked.modalities is not None and asked.modalities != ["text"]:
+        raise UnsupportedParameter("Models answer here with text only.", param="modalities")
     honours = card.honours if card else frozenset()
     sampled = [name for name in SAMPLED if getattr(asked, name) is not None and name not in honours]
     # A model that calls no tools may be offered some, as editors always do; it answers without, and that is said.
     offered = ["tools"] if asked.tools and ("tools" not in honours or _foreign(asked.tools)) else []
     unparallel = ["parallel_tool_calls"] if asked.parallel_tool_calls is not None and "tools" not in honours else []
     return sampled + offered + unparallel + [name for name in _WITHOUT_EFFECT if getattr(asked, name) is not None]
+
+
+def chat_card(target: Target) -> Card | None:
+    """What the model says of itself, None until it was loaded once. Raises InvalidValue where it is not for chat."""
+    card = target.model.card
+    if card is not None and card.task != "chat":
+        raise InvalidValue(f"The model `{target.id}` is for {card.task}, not for chat.", param="model")
+    return card
+
+
+def require(ability: str, model: str, card: Card, param: str) -> None:
+    """Raises UnsupportedParameter where the model has not the ability that the client's field `param` needs."""
+    if ability not in card.honours:
+        others = ", ".join(able(ability))
+        raise UnsupportedParameter(
+            f"The model `{model}` cannot honour `{param}`: {card.description} These engines can: {others}.",
+            param=param,
+        )
 
 
 def _refuse_unmet(asked: ChatRequest, model: str, card: Card) -> None:
@@ -40,24 +63,24 @@ def _refuse_unmet(asked: ChatRequest, model: str, card: Card) -> None:
         "response_format": format_type != "text",
     }
     for name, needed in unmet.items():
-        if needed and name not in card.honours:
-            others = ", ".join(able(name))
-            raise UnsupportedParameter(
-                f"The model `{model}` cannot honour `{name}`: {card.description} These engines can: {others}.",
-                param=name,
-            )
+        if needed:
+            require(name, model, card, name)
 
 
-def asked_of(asked: ChatRequest, index: int = 0) -> Asked:
-    """What choice number `index` of a request asks. Raises InvalidValue naming the field that is wrong."""
+def asked_of(asked: ChatRequest, index: int = 0, *, computed: bool = True) -> Asked:
+    """What choice number `index` of a request asks. Raises InvalidValue naming the field that is wrong.
+
+    `computed` is False where no model of this machine can come to answer it: the others judge formats and tools
+    themselves.
+    """
     limit = asked.max_tokens if asked.max_completion_tokens is None else asked.max_completion_tokens
     return Asked(
         messages=messages(asked.messages),
         max_tokens=limit,
         stop=(asked.stop,) if isinstance(asked.stop, str) else tuple(asked.stop or ()),
         sampling=sampling(asked, index, _top_logprobs(asked)),
-        grammar=grammar(asked.response_format),
-        tools=_tools(asked),
+        grammar=grammar(asked.response_format) if computed else None,
+        tools=_tools(asked) if computed else None,
         options=_options(asked),
     )
 
@@ -148,7 +171,7 @@ def _allowed(tool: object) -> str:
 
 
 def messages(asked: list[ChatMessage]) -> list[Message]:
-    """The conversation as engines and templates read it. Raises where a part is not text."""
+    """The conversation as engines and templates read it. Raises where a part lacks what it needs."""
     return [_message(message, index) for index, message in enumerate(asked)]
 
 
@@ -158,25 +181,34 @@ def _message(message: ChatMessage, index: int) -> Message:
         role,
         _text(message, index),
         message.name,
-        [_call(call) for call in message.tool_calls or ()],
-        message.tool_call_id,
-        message.reasoning_content,
+        _calls(message),
+        message.tool_call_id or (CALL_ID if message.role == "function" else None),
+        message.reasoning_content or message.reasoning,
+        _parts(message),
     )
 
 
-def _call(call: AskedToolCall) -> ToolCall:
-    return ToolCall(call.id, call.function.name, call.function.arguments)
+def _calls(message: ChatMessage) -> list[ToolCall]:
+    calls = [ToolCall(call.id, call.function.name, call.function.arguments) for call in message.tool_calls or ()]
+    if (older := message.function_call) is not None:
+        calls.append(ToolCall(CALL_ID, older.name, older.arguments))
+    return calls
 
 
 def _text(message: ChatMessage, index: int) -> str:
     if isinstance(message.content, str):
         return message.content
     for at, part in enumerate(message.content or ()):
-        where = f"messages[{index}].content[{at}]"
-        if part.type not in ("text", "refusal"):
-            raise UnsupportedParameter(
-                f"This model reads text only, not parts of type `{part.type[:60]}`.", param=where
-            )
         if part.text is None and part.type == "text":
+            where = f"messages[{index}].content[{at}]"
             raise InvalidValue(f"A text part needs `text`: `{where}`.", param=where)
-    return "\n".join(part.text or "" for part in message.content or ())
+    texts = (part for part in message.content or () if part.type in TEXT_PARTS)
+    return "\n".join(part.text or part.refusal or "" for part in texts)
+
+
+def _parts(message: ChatMessage) -> list[dict[str, Any]] | None:
+    """The content where there is more than text in it, which is for the model to read or to refuse."""
+    if isinstance(message.content, str) or all(part.type in TEXT_PARTS for part in message.content or ()):
+        return None
+    told = [msgspec.to_builtins(part) for part in message.content or ()]
+    return [{name: value for name, value in part.items() if value is not None} for part in told]

@@ -3,6 +3,9 @@
 from collections.abc import Iterable, Sequence
 from secrets import choice
 from string import ascii_letters, digits
+from typing import Any
+
+import pydantic_core
 
 from server.api.wire import FunctionCall, FunctionDelta, ToolCall, ToolCallDelta
 from server.models.tool_formats import CallArguments, CallStart
@@ -17,24 +20,35 @@ def whole(pieces: Iterable[CallStart | CallArguments]) -> list[ToolCall]:
     calls: list[ToolCall] = []
     for piece in pieces:
         match piece:
-            case CallStart(name=name):
-                calls.append(ToolCall(_fresh(), "function", FunctionCall(name, "")))
+            case CallStart(name=name, id=given):
+                calls.append(ToolCall(given or fresh_id(), "function", FunctionCall(name, "")))
             case CallArguments(text=text):
                 calls[-1].function.arguments += text
     return calls
 
 
 def deltas(pieces: Sequence[CallStart | CallArguments]) -> list[ToolCallDelta]:
-    """What one step added. The id, type and name stand in a call's first delta alone."""
-    deltas = []
+    """What one step added, a delta for each call. The id, type and name stand in a call's first delta alone."""
+    deltas: list[ToolCallDelta] = []
     for piece in pieces:
         match piece:
-            case CallStart(index=index, name=name):
-                deltas.append(ToolCallDelta(index, FunctionDelta("", name), _fresh(), "function"))
+            case CallStart(index=index, name=name, id=given):
+                deltas.append(ToolCallDelta(index, FunctionDelta("", name), given or fresh_id(), "function"))
+            case CallArguments(index=index, text=text) if deltas and deltas[-1].index == index:
+                deltas[-1].function.arguments += text
             case CallArguments(index=index, text=text):
                 deltas.append(ToolCallDelta(index, FunctionDelta(text)))
     return deltas
 
 
-def _fresh() -> str:
+def arguments(text: str) -> dict[str, Any]:
+    """A call's arguments as an object; of those that broke off at the limit, what is whole."""
+    try:
+        found = pydantic_core.from_json(text, allow_partial=True)
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def fresh_id() -> str:
     return "".join(choice(_ALPHABET) for _ in range(_LENGTH))

@@ -11,13 +11,14 @@ from litestar import Request, post
 
 from server import chat
 from server.api import sse
-from server.api.decode import decode, ignored
+from server.api.decode import decode, fields, ignored
 from server.api.document import documented
 from server.api.reply import Direct, json
 from server.api.sampled import SAMPLED, grammar, sampling
 from server.api.turns import Count, Head, Turn, admit, steps
 from server.api.wire import Completion, CompletionChoice, CompletionLogprobs, CompletionRequest
-from server.chat import Asked, Part
+from server.chat import Asked, Part, Started
+from server.chat.infill import filled, infill_of
 from server.errors import InvalidValue, UnsupportedParameter
 from server.models.abilities import able
 from server.models.engine import TokenLogprob
@@ -37,55 +38,93 @@ async def completions(request: Request[Any, Any, Any]) -> Direct:
     asked, unknown = await decode(request, CompletionRequest)
     runtime: Runtime = request.app.state["runtime"]
     target = runtime.target(asked.model)
-    no_effect = _check(asked, target)
-    wanted = [
-        _asked(asked, prompt, index) for prompt in _prompts(asked.prompt) for index in range(asked.n or 1)
-    ]  # OpenAI's order: all choices of the first prompt, then those of the second
-    if len(wanted) > _MOST_CHOICES:
-        raise InvalidValue(f"At most {_MOST_CHOICES} answers a request; this asks for {len(wanted)}.", param="prompt")
+    no_effect = check(asked, target)
+    prompts, tries = _prompts(asked.prompt), asked.best_of or asked.n or 1
+    if len(prompts) * tries > _MOST_CHOICES:
+        message = f"At most {_MOST_CHOICES} answers a request; this asks for {len(prompts) * tries}."
+        raise InvalidValue(message, param="prompt")
+    fills = asked.suffix and not target.forwards  # another server's model is sent the suffix as it is
+    whole_prompts = [await filled(target, each, asked.suffix or "") if fills else each for each in prompts]
+    # OpenAI's order: all choices of the first prompt, then those of the second.
+    wanted = [asked_of(asked, prompt, index) for prompt in whole_prompts for index in range(tries)]
+    if target.may_forward:
+        sent = fields(await request.body())
+        wanted = [msgspec.structs.replace(each, sent=sent) for each in wanted]
     turns = [chat.turn(runtime, target, each) for each in wanted]
     head = Head(f"cmpl-{token_hex(16)}", int(time.time()), asked.model, runtime.fingerprint)
-    choices = [_Choice(index, each, bool(asked.echo)) for index, each in enumerate(wanted)]
-    headers = ignored(unknown + no_effect)
-    starts = await admit(turns)
+    echoed = [prompt if asked.echo else "" for prompt in prompts for _ in range(asked.n or 1)]
+    choices = [_Choice(index, each, asked.logprobs is not None) for index, each in enumerate(echoed)]
+    headers = ignored([] if target.forwards else unknown + no_effect)
+    starts = (await admit(turns))[::tries]  # a prompt counts once
     if asked.stream:
         usage = bool(asked.stream_options and asked.stream_options.include_usage)
-        return sse.EventStream(_chunks(head, turns, choices, usage, [each.prompt_tokens for each in starts]), headers)
+        return sse.EventStream(_chunks(head, turns, choices, usage, starts), headers)
     count = Count()
     said: list[list[Part]] = [[] for _ in turns]
     async with aclosing(steps(turns)) as arriving:
         async for index, parts in arriving:
             count.add(parts)
             said[index] += parts
-    whole = _completion(head, [choice.of(parts) for choice, parts in zip(choices, said, strict=True)])
+    best = _best(said, asked.n or 1, tries)
+    whole = _completion(head, [choice.of(parts) for choice, parts in zip(choices, best, strict=True)])
     whole.usage = count.usage(sum(each.prompt_tokens for each in starts))
     return json(whole, headers=headers)
 
 
-def _check(asked: CompletionRequest, target: Target) -> list[str]:
+def _best(said: list[list[Part]], n: int, tries: int) -> list[list[Part]]:
+    """Of each prompt's `tries` answers the `n` likeliest a token, the best one first."""
+    if n == tries:
+        return said
+    best: list[list[Part]] = []
+    for start in range(0, len(said), tries):
+        best += sorted(said[start : start + tries], key=_likelihood, reverse=True)[:n]
+    return best
+
+
+def _likelihood(parts: list[Part]) -> float:
+    found = [token.logprob or 0.0 for part in parts for token in part.logprobs]
+    return sum(found) / len(found) if found else 0.0
+
+
+def check(asked: CompletionRequest, target: Target) -> list[str]:
     """Names of the parameters without effect. Raises for those that would break a promise."""
     card = target.model.card
     honours = card.honours if card else frozenset()
     if card is not None and card.task != "chat":
         raise InvalidValue(f"The model `{target.id}` is for {card.task}, not for completions.", param="model")
     if asked.suffix:
-        raise UnsupportedParameter(f"The model `{target.id}` does not fill in before a suffix.", param="suffix")
-    if asked.best_of is not None and asked.best_of != (asked.n or 1):
-        raise UnsupportedParameter("`best_of` other than `n` is not supported.", param="best_of")
+        if not target.forwards:
+            infill_of(target)
+        if _scores(asked):
+            raise UnsupportedParameter("With a `suffix`, only a text is echoed, without `logprobs`.", param="echo")
+    chooses = _chooses(asked)
     formatted = (asked.response_format or {"type": "text"}).get("type") != "text"
     needed = {
-        "logprobs": asked.logprobs is not None,
+        "logprobs": asked.logprobs is not None or chooses,
         "prompt_logprobs": _scores(asked),
         "logit_bias": bool(asked.logit_bias),
         "response_format": formatted,
     }
     for name in (name for name, wanted in needed.items() if wanted and card is not None and name not in honours):
-        shown = "echo" if name == "prompt_logprobs" else name
+        shown = {"prompt_logprobs": "echo", "logprobs": "best_of" if asked.logprobs is None else name}.get(name, name)
         message = f"The model `{target.id}` cannot honour `{shown}`. These engines can: {', '.join(able(name))}."
         raise UnsupportedParameter(message, param=shown)
+    if target.forwards:
+        return []
     return [name for name in SAMPLED if getattr(asked, name) is not None and name not in honours] + (
         ["user"] if asked.user is not None else []
     )
+
+
+def _chooses(asked: CompletionRequest) -> bool:
+    """Whether more answers are made than returned. Raises InvalidValue where `best_of` does not fit `n`."""
+    if asked.best_of is None or asked.best_of == (asked.n or 1):
+        return False
+    if asked.best_of < (asked.n or 1):
+        raise InvalidValue("`best_of` is less than `n`.", param="best_of")
+    if asked.stream:
+        raise InvalidValue("The best of several answers is known when all are whole: not streamed.", param="best_of")
+    return True
 
 
 def _scores(asked: CompletionRequest) -> bool:
@@ -112,15 +151,15 @@ def _prompts(prompt: str | list[Any]) -> list[str | list[int]]:
 
 
 def _is_id(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**31
 
 
-def _asked(asked: CompletionRequest, prompt: str | list[int], index: int) -> Asked:
+def asked_of(asked: CompletionRequest, prompt: str | list[int], index: int) -> Asked:
     return Asked(
         prompt=prompt,
         max_tokens=asked.max_tokens,
         stop=(asked.stop,) if isinstance(asked.stop, str) else tuple(asked.stop or ()),
-        sampling=sampling(asked, index, asked.logprobs),
+        sampling=sampling(asked, index, 0 if asked.logprobs is None and _chooses(asked) else asked.logprobs),
         grammar=grammar(asked.response_format),
         prompt_logprobs=(asked.logprobs or 0) if _scores(asked) else None,
     )
@@ -129,12 +168,13 @@ def _asked(asked: CompletionRequest, prompt: str | list[int], index: int) -> Ask
 class _Choice:
     """One answer on its way: the echo before it, and where its next token begins."""
 
-    def __init__(self, index: int, asked: Asked, echo: bool) -> None:
+    def __init__(self, index: int, echo: str | list[int], scored: bool) -> None:
+        """`echo` is the prompt to be repeated; of token ids the text comes with the first parts."""
         self._index = index
-        self._scored = asked.sampling.top_logprobs is not None
+        self._scored = scored
         self._offset = 0
-        self._echo = asked.prompt if echo and isinstance(asked.prompt, str) else ""
-        self._echo_ids = echo and not isinstance(asked.prompt, str)
+        self._echo = echo if isinstance(echo, str) else ""
+        self._echo_ids = not isinstance(echo, str)
 
     def of(self, parts: list[Part]) -> CompletionChoice:
         """What `parts` add."""
@@ -170,7 +210,7 @@ def _completion(head: Head, choices: list[CompletionChoice]) -> Completion:
 
 
 async def _chunks(
-    head: Head, turns: list[Turn], choices: list[_Choice], usage: bool, read: list[int]
+    head: Head, turns: list[Turn], choices: list[_Choice], usage: bool, starts: list[Started]
 ) -> AsyncGenerator[bytes, None]:
     count = Count()
     async with aclosing(steps(turns)) as arriving:
@@ -184,6 +224,6 @@ async def _chunks(
                 yield sse.event(_json.encode(chunk))
     if usage:
         last = _completion(head, [])
-        last.usage = count.usage(sum(read))
+        last.usage = count.usage(sum(each.prompt_tokens for each in starts))
         yield sse.event(_json.encode(last))
     yield sse.DONE

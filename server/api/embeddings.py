@@ -1,17 +1,23 @@
 """`/v1/embeddings`: vectors as numbers or as base64, which every OpenAI SDK asks for unless told otherwise."""
 
 import base64
+from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 from litestar import Request, post
 from numpy.typing import NDArray
 
+from config.model import LocalModel
 from server.api.decode import decode, ignored
 from server.api.document import documented
 from server.api.reply import Reply, json
 from server.api.wire import Embedding, EmbeddingList, EmbeddingsRequest, EmbeddingUsage
 from server.errors import InvalidValue, UnsupportedParameter
 from server.models.engine import Card
+from server.models.model import Embeddings
+from server.models.remote import RemoteModel
+from server.models.served import Served
 from server.runtime import Runtime
 
 
@@ -25,9 +31,7 @@ async def embeddings(request: Request[Any, Any, Any]) -> Reply:
     asked, unknown = await decode(request, EmbeddingsRequest)
     runtime: Runtime = request.app.state["runtime"]
     target = runtime.target(asked.model)
-    texts, tokens = inputs_of(asked.input)
-    _check(asked, target.model.card)
-    found = await (target.model.embed(texts) if tokens is None else target.model.embed_tokens(tokens))
+    found = await embedded(target.model, asked)
     as_text = asked.encoding_format == "base64"
     reply = EmbeddingList(
         object="list",
@@ -39,16 +43,45 @@ async def embeddings(request: Request[Any, Any, Any]) -> Reply:
     return json(reply, headers=ignored(unknown + no_effect))
 
 
-def _check(asked: EmbeddingsRequest, card: Card | None) -> None:
+async def embedded(model: Served, asked: EmbeddingsRequest) -> Embeddings:
+    """The vectors of a request's input. Raises where the model is for something else, or has not its dimensions."""
+    texts, tokens = inputs_of(asked.input)
+    shorter = model.spec.dimensions if isinstance(model.spec, LocalModel) else ()
+    check(asked, model.card, shorter)
+    found = await _found(model, texts, tokens, asked.dimensions)
+    check(asked, model.card, shorter)  # a model that had yet to load has its card now
+    return Embeddings(cut(found.vectors, asked.dimensions), found.tokens)
+
+
+async def _found(model: Served, texts: list[str], tokens: list[list[int]] | None, dimensions: int | None) -> Embeddings:
+    if isinstance(model, RemoteModel):  # its server knows whether its vectors can be cut
+        return await (model.embed(texts, dimensions) if tokens is None else model.embed_tokens(tokens, dimensions))
+    return await (model.embed(texts) if tokens is None else model.embed_tokens(tokens))
+
+
+def check(asked: EmbeddingsRequest, card: Card | None, shorter: Sequence[int] = ()) -> None:
+    """Raises where the model is for something else or has not these dimensions. To those of `shorter` it may be cut."""
     if card is None:
         return
     if card.task != "embed":
         raise InvalidValue(f"The model `{asked.model}` is for {card.task}, not for embeddings.", param="model")
-    if asked.dimensions not in (None, card.dimension):
+    if card.engine == "remote":
+        return
+    if asked.dimensions not in (None, card.dimension, *(each for each in shorter if each < (card.dimension or 0))):
+        cuts = f"may be cut to {', '.join(map(str, shorter))}" if shorter else "was not trained to be cut"
         raise UnsupportedParameter(
-            f"The model `{asked.model}` has {card.dimension} dimensions and was not trained to be cut.",
-            param="dimensions",
+            f"The model `{asked.model}` has {card.dimension} dimensions and {cuts}.", param="dimensions"
         )
+
+
+def cut(vectors: NDArray[np.float32], dimensions: int | None) -> NDArray[np.float32]:
+    """The rows' first `dimensions` numbers, at length one again; all of them without."""
+    if dimensions is None or dimensions == vectors.shape[1]:
+        return vectors
+    short = vectors[:, :dimensions]
+    length = np.linalg.norm(short, axis=1, keepdims=True).astype(np.float32)
+    made: NDArray[np.float32] = short / np.maximum(length, np.finfo(np.float32).tiny)
+    return made
 
 
 def inputs_of(given: str | list[Any]) -> tuple[list[str], list[list[int]] | None]:

@@ -3,14 +3,16 @@
 import time
 from typing import Any
 
-from litestar import Request, get, route
+from litestar import Request, route
 from litestar.enums import HttpMethod
 
+from server.api.auth import KeyRing
 from server.api.document import documented
 from server.api.reply import Reply, json
 from server.api.wire import Alive, CollectionHealth, Health, ModelHealth, Readiness, Welcome
-from server.models.model import Model
-from server.runtime import VERSION, Runtime, Shelf
+from server.knowledge import Shelf
+from server.models.served import Served
+from server.runtime import VERSION, Runtime
 from server.telemetry import METRICS_CONTENT_TYPE
 
 _READ = [HttpMethod.GET, HttpMethod.HEAD]
@@ -26,7 +28,7 @@ async def welcome(request: Request[Any, Any, Any]) -> Reply:
     runtime: Runtime = request.app.state["runtime"]
     base = f"{request.base_url}".rstrip("/")
     names = [target.id for target in runtime.targets]
-    return json(Welcome("hearth", VERSION, f"{base}/v1", names, f"{base}/openapi.json"))
+    return json(Welcome("hearth", VERSION, f"{base}/v1", names, f"{base}/docs"))
 
 
 @route(
@@ -59,8 +61,10 @@ async def readyz(request: Request[Any, Any, Any]) -> Reply:
 )
 async def health(request: Request[Any, Any, Any]) -> Reply:
     runtime: Runtime = request.app.state["runtime"]
-    models = {name: _model(model) for name, model in runtime.models.items()}
-    knowledge = {name: await _collection(shelf) for name, shelf in runtime.shelves.items()}
+    ring: KeyRing = request.app.state["keys"]
+    texts = ring.opens(request.headers, "admin")
+    models = {name: _model(model, texts) for name, model in runtime.models.items()}
+    knowledge = {name: await _collection(shelf, texts) for name, shelf in runtime.shelves.items()}
     states = [each.state for each in models.values()] + [each.state for each in knowledge.values()]
     failed = "failed" in states
     status = "degraded" if failed else "loading" if runtime.waiting else "ok"
@@ -68,15 +72,17 @@ async def health(request: Request[Any, Any, Any]) -> Reply:
     return json(Health(status, VERSION, runtime.recipe.digest, uptime, models, knowledge))  # type: ignore[arg-type]  # one of the three words
 
 
-def _model(model: Model) -> ModelHealth:
+def _model(model: Served, texts: bool) -> ModelHealth:
+    """`texts` says whether faults and progress are told in words, which may name files and addresses."""
     card = model.card
     return ModelHealth(
         state=model.state,
         engine=card.engine if card else model.spec.engine,
-        error=model.error,
-        progress=model.progress if model.state == "loading" else None,
+        error=model.error if texts else None,
+        progress=model.progress if texts and model.state == "loading" else None,
         restarts=model.restarts,
         in_flight=model.in_flight,
+        queued=model.queued,
         device=card.device if card else None,
         precision=card.precision if card else None,
         weights_bytes=card.weights_bytes if card else None,
@@ -84,15 +90,18 @@ def _model(model: Model) -> ModelHealth:
     )
 
 
-async def _collection(shelf: Shelf) -> CollectionHealth:
+async def _collection(shelf: Shelf, texts: bool) -> CollectionHealth:
     status = await shelf.status()
+    error = shelf.error if texts else None
     if status is None:
-        return CollectionHealth(shelf.state, shelf.error, 0, 0, [])
-    return CollectionHealth(shelf.state, shelf.error, status.documents, status.chunks, status.skipped)
+        return CollectionHealth(shelf.state, error, 0, 0, [])
+    return CollectionHealth(shelf.state, error, status.documents, status.chunks, status.skipped if texts else [])
 
 
-@get(
+@route(
     "/metrics",
+    http_method=_READ,
+    status_code=200,
     opt={"needs": "admin"},
     operation_class=documented(None, "text/plain", summary="Metrics for Prometheus", faults=("401", "403")),
 )
@@ -101,6 +110,6 @@ async def metrics(request: Request[Any, Any, Any]) -> Reply:
     return Reply(runtime.telemetry.render(), media_type=METRICS_CONTENT_TYPE)
 
 
-@get("/openapi.json", include_in_schema=False)
+@route("/openapi.json", http_method=_READ, status_code=200, include_in_schema=False)
 async def openapi_json(request: Request[Any, Any, Any]) -> Reply:
     return Reply(request.app.state["document"])

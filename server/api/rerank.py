@@ -24,7 +24,7 @@ from server.runtime import Runtime
 
 
 @post(
-    ["/v1/rerank", "/rerank", "/v2/rerank"],
+    ["/v1/rerank", "/rerank", "/v2/rerank", "/v1/reranking", "/reranking"],
     status_code=200,
     opt={"needs": "infer"},
     operation_class=documented(RerankRequest, RerankReply, summary="Order documents by relevance to a query"),

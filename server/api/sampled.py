@@ -15,6 +15,8 @@ SAMPLED = (
 """Parameters that a model may leave without effect: they change which answer comes, not what it promises."""
 
 NEUTRAL = Sampling()
+_SEEDS = 2**63
+"""As many as a worker's messages hold; clients send negative ones and larger ones."""
 _SEED_STEP = 1_000_003
 """Between the choices of one seeded request, so that they differ and each can be had again."""
 
@@ -26,7 +28,7 @@ def sampling(asked: ChatRequest | CompletionRequest, index: int, top_logprobs: i
         return NEUTRAL
     return Sampling(
         **given,
-        seed=None if asked.seed is None else asked.seed + index * _SEED_STEP,
+        seed=None if asked.seed is None else (asked.seed + index * _SEED_STEP) % _SEEDS,
         logit_bias=_biases(asked.logit_bias or {}),
         top_logprobs=top_logprobs,
     )
@@ -45,6 +47,8 @@ def grammar(wanted: dict[str, Any] | None) -> Grammar | None:
     match wanted:
         case None | {"type": "text"}:
             return None
+        case {"type": "json_object", "schema": dict(schema)}:  # as llama.cpp has it
+            return Grammar("json_schema", msgspec.json.encode(schema).decode(), f"{param}.schema")
         case {"type": "json_object"}:
             return Grammar("json_schema", '{"type": "object"}', param)
         case {"type": "json_schema", "json_schema": {"schema": dict(schema)}}:

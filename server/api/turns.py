@@ -24,11 +24,13 @@ class Head:
 
 async def admit(turns: list[Turn]) -> list[Started]:
     """Await every turn's Started, so that faults up to there are ordinary HTTP errors."""
+    waiting = [asyncio.ensure_future(started(turn)) for turn in turns[1:]]
     try:
-        if len(turns) == 1:
-            return [await started(turns[0])]
-        return list(await asyncio.gather(*(started(turn) for turn in turns)))
+        return [await started(turns[0]), *await asyncio.gather(*waiting)]
     except BaseException:
+        for each in waiting:
+            each.cancel()
+        await asyncio.gather(*waiting, return_exceptions=True)  # a turn that is being started cannot be closed
         for turn in turns:
             await turn.aclose()
         raise

@@ -11,7 +11,8 @@ from msgspec import UNSET, Meta, UnsetType
 
 Probability = Annotated[float, Meta(ge=0, le=1)]
 Penalty = Annotated[float, Meta(ge=-2, le=2)]
-Positive = Annotated[int, Meta(ge=1)]
+Positive = Annotated[int, Meta(ge=1, le=2**31 - 1)]
+Seed = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
 Name = Annotated[str, Meta(min_length=1)]
 
 
@@ -23,6 +24,10 @@ class ContentPart(msgspec.Struct):
 
     type: str
     text: str | None = None
+    refusal: str | None = None
+    image_url: dict[str, Any] | str | None = None
+    input_audio: dict[str, Any] | None = None
+    file: dict[str, Any] | None = None
 
 
 class FunctionCall(msgspec.Struct):
@@ -41,7 +46,10 @@ class AskedToolCall(msgspec.Struct):
 
 
 class ChatMessage(msgspec.Struct):
-    """`tool_calls` stand in an assistant's turn, `tool_call_id` in a tool's answer to one of them."""
+    """`tool_calls` stand in an assistant's turn, `tool_call_id` in a tool's answer to one of them.
+
+    `reasoning` is another name of `reasoning_content`; `function_call` and the role "function" are the older wire's.
+    """
 
     role: Literal["system", "developer", "user", "assistant", "tool", "function"]
     content: str | list[ContentPart] | None = None
@@ -49,6 +57,8 @@ class ChatMessage(msgspec.Struct):
     tool_calls: list[AskedToolCall] | None = None
     tool_call_id: str | None = None
     reasoning_content: str | None = None
+    reasoning: str | None = None
+    function_call: FunctionCall | None = None
 
 
 class StreamOptions(msgspec.Struct):
@@ -57,7 +67,9 @@ class StreamOptions(msgspec.Struct):
 
 class ChatRequest(msgspec.Struct):
     """OpenAI's request, with what local servers add: `top_k`, `min_p`, `repetition_penalty`, `ignore_eos` and
-    `chat_template_kwargs`, variables for the model's chat template such as {"enable_thinking": false}.
+    `chat_template_kwargs`, variables for the model's chat template such as {"enable_thinking": false}. `functions`
+    and `function_call` are OpenAI's older names; llama.cpp and vLLM call an answer's format `json_schema`, `guided_*`
+    and `structured_outputs`.
     """
 
     model: Name
@@ -72,13 +84,13 @@ class ChatRequest(msgspec.Struct):
     top_p: Probability | None = None
     presence_penalty: Penalty | None = None
     frequency_penalty: Penalty | None = None
-    seed: int | None = None
+    seed: Seed | None = None
     logprobs: bool | None = None
     top_logprobs: Annotated[int, Meta(ge=0, le=20)] | None = None
     logit_bias: dict[str, Annotated[float, Meta(ge=-100, le=100)]] | None = None
-    top_k: Annotated[int, Meta(ge=0)] | None = None
+    top_k: Annotated[int, Meta(ge=0, le=2**31 - 1)] | None = None
     min_p: Probability | None = None
-    repetition_penalty: Annotated[float, Meta(gt=0, le=10)] | None = None
+    repetition_penalty: Annotated[float, Meta(ge=0.01, le=10)] | None = None
     ignore_eos: bool | None = None
     reasoning_effort: str | None = None
     chat_template_kwargs: dict[str, Any] | None = None
@@ -86,15 +98,24 @@ class ChatRequest(msgspec.Struct):
     tool_choice: str | dict[str, Any] | None = None
     parallel_tool_calls: bool | None = None
     response_format: dict[str, Any] | None = None
+    modalities: list[str] | None = None
+    functions: Annotated[list[dict[str, Any]], Meta(min_length=1)] | None = None
+    function_call: str | dict[str, Any] | None = None
+    json_schema: str | dict[str, Any] | None = None
+    grammar: str | None = None
+    guided_json: str | dict[str, Any] | None = None
+    guided_regex: str | None = None
+    guided_choice: list[str] | None = None
+    guided_grammar: str | None = None
+    structured_outputs: dict[str, Any] | None = None
     user: str | None = None
     metadata: dict[str, Any] | None = None
     store: bool | None = None
 
 
-class Annotation(msgspec.Struct):
+class Annotation(msgspec.Struct, tag_field="type", tag="file_citation"):
     """Where a part of the answer is quoted from. `start_index`:`end_index` are characters of the answer."""
 
-    type: Literal["file_citation"]
     file_id: str
     filename: str
     index: int
@@ -103,6 +124,19 @@ class Annotation(msgspec.Struct):
     chunk_id: str
     uri: str
     quote: str
+
+
+class UrlCitation(msgspec.Struct):
+    url: str
+    title: str
+    start_index: int
+    end_index: int
+
+
+class UrlAnnotation(msgspec.Struct, tag_field="type", tag="url_citation"):
+    """A page that a remote model quotes; the indices are characters of the answer."""
+
+    url_citation: UrlCitation
 
 
 class ToolCall(msgspec.Struct):
@@ -117,9 +151,10 @@ class AnswerMessage(msgspec.Struct):
     role: Literal["assistant"]
     content: str | None
     refusal: str | None = None
-    annotations: list[Annotation] = []
+    annotations: list[Annotation | UrlAnnotation] = []
     reasoning_content: str | UnsetType = UNSET
     tool_calls: list[ToolCall] | UnsetType = UNSET
+    function_call: FunctionCall | UnsetType = UNSET
 
 
 class TopLogprob(msgspec.Struct):
@@ -196,7 +231,8 @@ class ChunkDelta(msgspec.Struct, omit_defaults=True):
     content: str | UnsetType = UNSET
     reasoning_content: str | UnsetType = UNSET
     tool_calls: list[ToolCallDelta] | UnsetType = UNSET
-    annotations: list[Annotation] | UnsetType = UNSET
+    function_call: FunctionDelta | UnsetType = UNSET
+    annotations: list[Annotation | UrlAnnotation] | UnsetType = UNSET
 
 
 class ChunkChoice(msgspec.Struct):
@@ -226,7 +262,7 @@ class CompletionRequest(msgspec.Struct):
 
     model: Name
     prompt: str | list[Any]
-    max_tokens: Annotated[int, Meta(ge=0)] = 16
+    max_tokens: Annotated[int, Meta(ge=0, le=2**31 - 1)] = 16
     stream: bool | None = None
     stream_options: StreamOptions | None = None
     echo: bool | None = None
@@ -237,12 +273,12 @@ class CompletionRequest(msgspec.Struct):
     best_of: Annotated[int, Meta(ge=1, le=16)] | None = None
     temperature: Annotated[float, Meta(ge=0, le=2)] | None = None
     top_p: Probability | None = None
-    top_k: Annotated[int, Meta(ge=0)] | None = None
+    top_k: Annotated[int, Meta(ge=0, le=2**31 - 1)] | None = None
     min_p: Probability | None = None
     presence_penalty: Penalty | None = None
     frequency_penalty: Penalty | None = None
-    repetition_penalty: Annotated[float, Meta(gt=0, le=10)] | None = None
-    seed: int | None = None
+    repetition_penalty: Annotated[float, Meta(ge=0.01, le=10)] | None = None
+    seed: Seed | None = None
     ignore_eos: bool | None = None
     logit_bias: dict[str, Annotated[float, Meta(ge=-100, le=100)]] | None = None
     response_format: dict[str, Any] | None = None
@@ -315,10 +351,54 @@ class EmbeddingList(msgspec.Struct):
 # ---- models ---------------------------------------------------------------------------------------------------------
 
 
-class ModelCard(msgspec.Struct):
-    """`context_length` and `max_model_len` are the longest request in tokens; null until the model was loaded once.
+class ModelStatus(msgspec.Struct, omit_defaults=True):
+    """In the words of llama.cpp's router. `progress` says what loading is at; `error` why it failed."""
 
-    `engine_reason` says why this engine was chosen, where the recipe left that open.
+    value: Literal["loaded", "loading", "unloaded"]
+    failed: bool = False
+    error: str | None = None
+    progress: str | None = None
+
+
+class ModelCapabilities(msgspec.Struct):
+    """What the model can do, under the names Mistral's API has for the first three and for `vision`.
+
+    Those that only a loaded model tells are false until then.
+    """
+
+    completion_chat: bool
+    completion_fim: bool
+    function_calling: bool
+    structured_outputs: bool
+    reasoning: bool
+    logprobs: bool
+    vision: bool
+    audio: bool
+    embeddings: bool
+    rerank: bool
+
+
+class ModelArchitecture(msgspec.Struct):
+    """What goes in and comes out: text, image, audio; embeddings, scores."""
+
+    input_modalities: list[str]
+    output_modalities: list[str]
+
+
+class ModelMeta(msgspec.Struct):
+    """As llama.cpp has it: the context of one request in tokens, the bytes of the weights, the length of a vector."""
+
+    n_ctx: int
+    size: int
+    n_embd: int | None
+
+
+class ModelCard(msgspec.Struct):
+    """`context_length`, `max_model_len` and `max_context_length` are the longest request in tokens, prompt and answer
+    together; null until the model was loaded once, as is `meta`.
+
+    `engine_reason` says why this engine was chosen, where the recipe left that open. `dimensions` is the length of an
+    embedder's vectors.
     """
 
     id: str
@@ -326,92 +406,30 @@ class ModelCard(msgspec.Struct):
     created: int
     owned_by: str
     root: str
+    name: str
+    aliases: list[str]
     task: str
     engine: str
     engine_reason: str | None
     state: str
+    status: ModelStatus
     description: str | None
     context_length: int | None
     max_model_len: int | None
+    max_context_length: int | None
+    dimensions: int | None
+    capabilities: ModelCapabilities
+    supported_parameters: list[str]
+    architecture: ModelArchitecture
+    meta: ModelMeta | None
     knowledge: list[str]
+    parent: str | None = None
+    permission: list[Any] = []
 
 
 class ModelList(msgspec.Struct):
     object: Literal["list"]
     data: list[ModelCard]
-
-
-# ---- retrieve -------------------------------------------------------------------------------------------------------
-
-
-class HybridWeights(msgspec.Struct, forbid_unknown_fields=True):
-    embedding_weight: Probability
-    text_weight: Probability
-
-
-class RankingOptions(msgspec.Struct, forbid_unknown_fields=True):
-    score_threshold: Probability | None = None
-    hybrid_search: HybridWeights | None = None
-
-
-class RetrieveRequest(msgspec.Struct, forbid_unknown_fields=True):
-    """Hearth's own endpoint, so unknown fields are refused. `filters` follows OpenAI's filter grammar."""
-
-    query: Annotated[str, Meta(min_length=1)] | Annotated[list[Name], Meta(min_length=1, max_length=16)]
-    collections: Annotated[list[Name], Meta(min_length=1)] | None = None
-    k: Annotated[int, Meta(ge=1, le=100)] | None = None
-    mode: Literal["hybrid", "vector", "text"] | None = None
-    filters: dict[str, Any] | None = None
-    ranking_options: RankingOptions | None = None
-
-
-class TextContent(msgspec.Struct):
-    type: Literal["text"]
-    text: str
-
-
-class Span(msgspec.Struct):
-    """Characters of the document's text."""
-
-    start: int
-    end: int
-
-
-class RetrievedChunk(msgspec.Struct):
-    """`score` is 0 to 1, higher is nearer; `scores` holds what it was made of."""
-
-    object: Literal["retrieval.chunk"]
-    id: str
-    collection: str
-    file_id: str
-    document_id: str
-    filename: str
-    uri: str
-    title: str | None
-    heading: str | None
-    score: float
-    scores: dict[str, float]
-    attributes: dict[str, Any]
-    content: list[TextContent]
-    span: Span
-    token_count: int
-    citation: int
-
-
-class RetrieveUsage(msgspec.Struct):
-    embedding_tokens: int
-
-
-class RetrievalPage(msgspec.Struct):
-    object: Literal["retrieval.page"]
-    id: str
-    search_query: list[str]
-    data: list[RetrievedChunk]
-    usage: RetrieveUsage
-    timings_ms: dict[str, float]
-    index_version: dict[str, int]
-    has_more: bool
-    next_page: str | None = None
 
 
 # ---- errors and state -----------------------------------------------------------------------------------------------
@@ -444,6 +462,7 @@ class ModelHealth(msgspec.Struct):
     progress: str | None
     restarts: int
     in_flight: int
+    queued: int
     device: str | None
     precision: str | None
     weights_bytes: int | None

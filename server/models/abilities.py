@@ -4,6 +4,8 @@ An engine's Card says this of itself once it is loaded. It stands here for all o
 engine that would do.
 """
 
+from server.models.infill import Infill
+
 SAMPLING = frozenset(
     [
         "temperature",
@@ -28,8 +30,14 @@ ABILITIES: dict[str, frozenset[str]] = {
     "transformers": SAMPLING | STRUCTURED | {"echo", "prompt_logprobs"},
     "reader": frozenset(),
     "echo": frozenset(),
+    "remote": SAMPLING | STRUCTURED | {"parts"},
 }
 """By the word a recipe writes, for task: chat."""
+
+
+def infilling(honours: frozenset[str], infill: Infill | None) -> frozenset[str]:
+    """`honours` of a model of that engine, which takes a `suffix` where it has the tokens for it."""
+    return honours if infill is None else honours | {"suffix"}
 
 
 def able(*parameters: str) -> list[str]:

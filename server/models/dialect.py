@@ -5,12 +5,14 @@ The same for every engine; knows the texts of a model's Card and neither request
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import msgspec
 
 from server.errors import InvalidValue, RequestError
 from server.models.engine import Card, Grammar, Message
+from server.models.placing import Placing
 from server.models.reasoning import CLOSING, ReasoningSplitter, opens_reasoning
 from server.models.template import ChatTemplate
 from server.models.tool_formats import ToolSpec, format_of, instructions
@@ -50,7 +52,17 @@ class Dialect:
             shown = [_shown(spec) for spec in tools.specs]
         elif tools is not None:
             messages = with_system(messages, instructions(tools.specs))
-        return self._template.render(messages, shown, **(options or {}))
+        return self._template.render(self._placed(messages), shown, **(options or {}))
+
+    @cached_property
+    def _placed(self) -> Placing:
+        assert self._template is not None, "asked for while rendering"
+        return Placing.of(self._template.render)
+
+    def begun(self, prompt: str, text: str) -> str:
+        """`prompt` with the beginning of its answer, which is past all reasoning."""
+        over = f"\n{CLOSING}\n\n" if opens_reasoning(prompt) else ""
+        return f"{prompt}{over}{text}"
 
     def splitter(self, prompt: str) -> ReasoningSplitter:
         """What tells reasoning from content in the answer to `prompt`."""

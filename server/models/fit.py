@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from config import Recipe
-from config.model import EchoModel, LocalModel, ModelSpec, ReaderModel
+from config.model import EchoModel, LocalModel, ModelSpec, ReaderModel, RemoteModel
 from server.models.choice import Choice, choose
 from server.models.header import Header, config, parts
 from server.models.kept import found
@@ -159,6 +159,8 @@ def size(count: int) -> str:
 def _plan(name: str, spec: ModelSpec, data: Path) -> Plan:
     if isinstance(spec, EchoModel):
         return Plan(name, spec, Choice("echo"), Memory(0, rest=_WORKER))
+    if isinstance(spec, RemoteModel):
+        return Plan(name, spec, Choice("remote", f"{spec.model or name} at {spec.url}"), Memory(0))
     try:
         files = found(spec.source, data)
         if files is None:

@@ -90,6 +90,14 @@ class Header:
             raise WeightsError(f"{self.file}: names no architecture, so it is no language model")
         return named
 
+    def under(self, start: str) -> dict[str, Any]:
+        """The fields that are no lists and whose names begin with `start`, by the rest of their names."""
+        return {
+            key.removeprefix(f"{start}."): value
+            for key, value in self._fields.items()
+            if key.startswith(f"{start}.") and isinstance(value, int | float | str)
+        }
+
     def field(self, key: str, default: Any = None, *, errors: str = "strict") -> Any:
         """A number, a text, a flag or a list of them; a list is read from the file here, at each call.
 

@@ -2,9 +2,13 @@
 
 
 class StopScanner:
-    """Cuts a stream at the first of `stops`, holding back text that may be the beginning of one."""
+    """Cuts a stream at the first of `stops`, holding back text that may be the beginning of one.
+
+    `met` is the one that cut it, None as long as none did.
+    """
 
     def __init__(self, stops: tuple[str, ...]) -> None:
+        self.met: str | None = None
         self._stops = stops
         self._held = ""
 
@@ -13,8 +17,9 @@ class StopScanner:
         if not self._stops:
             return text, False
         seen = self._held + text
-        cut = min((at for stop in self._stops if (at := seen.find(stop)) >= 0), default=None)
-        if cut is not None:
+        found = [(at, stop) for stop in self._stops if (at := seen.find(stop)) >= 0]
+        if found:
+            cut, self.met = min(found)
             self._held = ""
             return seen[:cut], True
         keep = max(overlap(seen, stop) for stop in self._stops)

@@ -43,6 +43,7 @@ class Gauges:
 
     model_ready: Callable[[], Iterable[Reading]]
     model_in_flight: Callable[[], Iterable[Reading]]
+    model_queued: Callable[[], Iterable[Reading]]
     worker_restarts: Callable[[], Iterable[Reading]]
     collection_ready: Callable[[], Iterable[Reading]]
 
@@ -70,6 +71,7 @@ class Telemetry:
         for reader in readers:
             reader.histograms = (self.http, self.request, self.first_token, self.per_token, self.search)
         self._tokens = _Count(meter, "gen_ai.client.token.usage", "{token}", "Tokens read and written.")
+        self._fallbacks = _Count(meter, "hearth.fallback", "{request}", "Requests that went to another model.")
         self._cancelled = _Count(meter, "hearth.requests.cancelled", "{request}", "Requests the client left.")
 
     def tokens(self, model: str, *, read: int, written: int) -> None:
@@ -80,11 +82,15 @@ class Telemetry:
     def cancelled(self, model: str) -> None:
         self._cancelled.add(1, ("gen_ai.request.model", model))
 
+    def fallback(self, model: str, to: str, reason: str) -> None:
+        self._fallbacks.add(1, ("from", model), ("to", to), ("reason", reason))
+
     def watch(self, gauges: Gauges) -> None:
         """Register what is read at scrape time. Called once."""
         for name, unit, description, read in (
             ("hearth.model.ready", "", "1 where a model can answer now.", gauges.model_ready),
             ("hearth.model.in_flight", "{request}", "Requests running or waiting in a model.", gauges.model_in_flight),
+            ("hearth.model.queued", "{request}", "Requests waiting for a place in a model.", gauges.model_queued),
             ("hearth.worker.restarts", "{restart}", "Restarts of a model's process.", gauges.worker_restarts),
             ("hearth.knowledge.ready", "", "1 where a collection can be searched now.", gauges.collection_ready),
         ):

@@ -67,23 +67,26 @@ TABLE: dict[str, tuple[str, list[str]]] = {
         "version: 1\nmodels:\n  chat:\n    engine: echo\n    threshold: 0.5\n",
         [
             ':5: models.chat: unknown key "threshold"; '
-            "there are aliases, idle_unload, queue, deadline, engine, context, tokens_per_second"
+            "there are aliases, queue, deadline, fallback, idle_unload, engine, context, parallel, tokens_per_second"
         ],
     ),
     "unknown engine": (
         "version: 1\nmodels:\n  chat:\n    aliases: []\n    engine: openvin\n",
         [
             ':5: models.chat.engine: "openvin" is not one of auto, openvino, llamacpp, transformers, '
-            'reader, echo, did you mean "openvino"?'
+            'reader, echo, remote, did you mean "openvino"?'
         ],
     ),
     "engine is a list": (
         "version: 1\nmodels:\n  chat: {engine: [echo]}\n",
-        [":3: models.chat.engine: this is not one of auto, openvino, llamacpp, transformers, reader, echo"],
+        [":3: models.chat.engine: this is not one of auto, openvino, llamacpp, transformers, reader, echo, remote"],
     ),
     "no engine": (
         "version: 1\nmodels:\n  chat: {context: 5}\n",
-        [':3: models.chat: the key "engine" is missing: one of auto, openvino, llamacpp, transformers, reader, echo'],
+        [
+            ':3: models.chat: the key "engine" is missing: one of auto, openvino, llamacpp, transformers, '
+            "reader, echo, remote"
+        ],
     ),
     "model is text": (
         "version: 1\nmodels:\n  chat: echo\n",
@@ -232,7 +235,7 @@ TABLE: dict[str, tuple[str, list[str]]] = {
     ),
     "unknown scope": (
         'version: 1\nserver:\n  keys: [{name: a, secret: "12345678", scopes: [infr]}]\n',
-        [':3: server.keys.0.scopes.0: "infr" is not one of infer, retrieve, admin, did you mean "infer"?'],
+        [':3: server.keys.0.scopes.0: "infr" is not one of infer, retrieve, ingest, admin, did you mean "infer"?'],
     ),
     "no scope": (
         'version: 1\nserver:\n  keys: [{name: a, secret: "12345678", scopes: []}]\n',
@@ -250,6 +253,13 @@ TABLE: dict[str, tuple[str, list[str]]] = {
         'version: 1\nmodels:\n  r: {engine: reader, source: "pip:pydantic"}\n',
         [
             ':3: models.r.source: the package of "pip:pydantic" has no folder with config.json and *.safetensors',
+        ],
+    ),
+    "source that Hearth does not make": (
+        'version: 1\nmodels:\n  r: {engine: auto, source: "made:automat"}\n',
+        [
+            ':3: models.r.source: "made:automat" is no model that Hearth makes: it makes automaton, random, reranker, '
+            'did you mean "made:automaton"?'
         ],
     ),
     "source folder missing": (
@@ -331,6 +341,10 @@ TABLE: dict[str, tuple[str, list[str]]] = {
             ":7: models.m.context: a model for embed has no context; it is for task: chat",
             ":8: models.m.draft: a model for embed has no draft; it is for task: chat",
         ],
+    ),
+    "dimensions without vectors": (
+        "version: 1\nmodels:\n  m:\n    engine: openvino\n    source: ./tiny.gguf\n    dimensions: [64]\n",
+        [":6: models.m.dimensions: a model for chat has no vectors to cut; it is for task: embed"],
     ),
     "llamacpp with a folder": (
         f"version: 1\nmodels:\n  m: {{engine: llamacpp, source: {PIP}}}\n",
@@ -484,7 +498,68 @@ TABLE: dict[str, tuple[str, list[str]]] = {
     ),
     "a faulty model is still a model": (
         "version: 1\nmodels:\n  chat: {engine: nonsense}\nassistants:\n  a: {model: chat}\n",
-        [':3: models.chat.engine: "nonsense" is not one of auto, openvino, llamacpp, transformers, reader, echo'],
+        [
+            ':3: models.chat.engine: "nonsense" is not one of auto, openvino, llamacpp, transformers, reader, echo, '
+            "remote"
+        ],
+    ),
+    "remote without a url": (
+        "version: 1\nmodels:\n  cloud: {engine: remote}\n",
+        [':3: models.cloud: the key "url" is missing'],
+    ),
+    "remote with a password in its url": (
+        "version: 1\nmodels:\n  cloud: {engine: remote, url: 'https://me:hunter22@a.example/v1'}\n",
+        [":3: models.cloud.url: a name or password in the URL would be shown; give the key as `secret`"],
+    ),
+    "remote with a password in what is no url": (
+        "version: 1\nmodels:\n  cloud: {engine: remote, url: 'me:hunter22@a.example/v1'}\n",
+        [':3: models.cloud.url: this value is not an http(s) URL such as https://api.example.com/v1'],
+    ),
+    "remote without a scheme": (
+        "version: 1\nmodels:\n  cloud: {engine: remote, url: a.example/v1, secret: short}\n",
+        [
+            ':3: models.cloud.url: "a.example/v1" is not an http(s) URL such as https://api.example.com/v1, '
+            'did you mean "https://a.example/v1"?',
+            ":3: models.cloud.secret: a secret has at least 8 characters",
+        ],
+    ),
+    "remote with a query": (
+        "version: 1\nmodels:\n  cloud: {engine: remote, url: 'https://a.example/v1?key=1'}\n",
+        [":3: models.cloud.url: should end with the path, such as https://api.example.com/v1, without ? and #"],
+    ),
+    "fallback to nobody": (
+        "version: 1\nmodels:\n  chat: {engine: echo, fallback: clod}\n  cloud: {engine: echo}\n",
+        [':3: models.chat.fallback: no model is named "clod", did you mean "cloud"?'],
+    ),
+    "fallback to another task": (
+        "version: 1\nmodels:\n  chat: {engine: echo, fallback: {to: vec}}\n"
+        "  vec: {engine: remote, url: 'http://a/v1', task: embed}\n",
+        [":3: models.chat.fallback.to: models.vec is for embed, a fallback answers chats"],
+    ),
+    "fallback to itself": (
+        "version: 1\nmodels:\n  chat: {engine: echo, fallback: chat}\n",
+        [":3: models.chat.fallback: comes back to where it began: chat -> chat"],
+    ),
+    "fallback in a circle": (
+        "version: 1\nmodels:\n  a: {engine: echo, fallback: b}\n  b: {engine: echo, fallback: c}\n"
+        "  c: {engine: echo, fallback: b}\n",
+        [":4: models.b.fallback: comes back to where it began: b -> c -> b"],
+    ),
+    "fallback of an embedder": (
+        "version: 1\nmodels:\n  vec: {engine: remote, url: 'http://a/v1', task: embed, fallback: chat}\n"
+        "  chat: {engine: echo}\n",
+        [
+            ":3: models.vec.fallback: only chat models have one: vectors of another model do not fit those a "
+            "collection has"
+        ],
+    ),
+    "fallback of no shape": (
+        "version: 1\nmodels:\n  a: {engine: echo, fallback: 3}\n  b: {engine: echo, fallback: {too: a}}\n",
+        [
+            ":3: models.a.fallback: should be a mapping of keys to values, not a number",
+            ':4: models.b.fallback: the key "to" is missing',
+            ':4: models.b.fallback: unknown key "too", did you mean "to"?',
+        ],
     ),
     "variable missing": (
         'version: 1\nserver:\n  keys: [{name: a, secret: "${env:HEARTH_TEST_UNSET}"}]\n',

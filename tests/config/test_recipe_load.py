@@ -81,6 +81,15 @@ def test_specs_have_their_defaults(small: Path) -> None:
     assert (recipe.assistants["helper"].k, recipe.assistants["helper"].description) == (None, None)
 
 
+def test_what_is_kept_of_responses(small: Path, tmp_path: Path) -> None:
+    kept = load(small, environ=NOTHING).server.responses
+    assert (kept.keep, kept.most) == (timedelta(days=30), 1000)
+    path = tmp_path / "less.yaml"
+    path.write_text(SMALL.replace("server:", "server:\n  responses: {keep: 12h, most: 5}", 1), encoding="utf-8")
+    less = load(path, environ=NOTHING).server.responses
+    assert (less.keep, less.most) == (timedelta(hours=12), 5)
+
+
 def test_a_generating_model_has_its_defaults(tmp_path: Path) -> None:
     (tmp_path / "tiny.gguf").touch()
     spec = read(tmp_path / "recipe.yaml", "models: {m: {engine: auto, source: tiny.gguf}}\n").models["m"]

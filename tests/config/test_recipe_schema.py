@@ -32,6 +32,8 @@ def keys_of_schema(schema: dict[str, Any], path: tuple[str, ...] = ()) -> Iterat
         yield from keys_of_schema(inner, (*path, key))
     for inner in schema.get("patternProperties", {}).values():
         yield from keys_of_schema(inner, (*path, "*"))
+    for option in schema.get("anyOf", []):
+        yield from keys_of_schema(option, path)
     if "items" in schema:
         yield from keys_of_schema(schema["items"], path)
 
@@ -92,6 +94,9 @@ GOOD = [
     {"version": 1, "models": {"a": {"engine": "auto", "source": "hf:a/b", "download": "${env:FETCH:-false}"}}},
     {"version": 1, "models": {"a": {"engine": "llamacpp", "source": "x.gguf", "cache": "q8", "parallel": "${env:N}"}}},
     {"version": 1, "models": {"a": {"engine": "openvino", "source": "x", "task": "rerank", "deadline": "10m"}}},
+    {"version": 1, "models": {"a": {"engine": "echo", "fallback": "b"}}},
+    {"version": 1, "models": {"a": {"engine": "echo", "fallback": {"to": "${env:B}", "queue": 3}}}},
+    {"version": 1, "models": {"a": {"engine": "remote", "url": "${env:URL}", "secret": "${env:KEY}"}}},
 ]
 BAD: list[object] = [
     {},
@@ -109,6 +114,9 @@ BAD: list[object] = [
     {"version": 1, "models": {"a": {"engine": "auto", "source": "x", "cache": "q4"}}},
     {"version": 1, "models": {"a": {"engine": "auto", "source": "x", "draft_tokens": 17}}},
     {"version": 1, "models": {"a": {"engine": "auto", "source": "x", "deadline": 30}}},
+    {"version": 1, "models": {"a": {"engine": "remote", "url": "ftp://a/v1"}}},
+    {"version": 1, "models": {"a": {"engine": "remote", "url": "http://a/v1", "idle_unload": "3m"}}},
+    {"version": 1, "models": {"a": {"engine": "echo", "fallback": {"queue": 3}}}},
     {"version": 1, "knowledge": {"a": {"embed": "e", "search": {"mode": "hybird"}}}},
     {"version": 1, "knowledge": {"a": {"embed": "e", "search": {"k": 1001}}}},
 ]

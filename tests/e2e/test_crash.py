@@ -103,13 +103,16 @@ def test_a_client_that_leaves_frees_its_place(tmp_path: Path) -> None:
 
 def test_a_full_queue_answers_429_with_retry_after(tmp_path: Path) -> None:
     recipe = tmp_path / "full.yaml"
-    recipe.write_text(RECIPE.replace("tokens_per_second: 20", "tokens_per_second: 20, queue: 1"), encoding="utf-8")
+    slow = "tokens_per_second: 20, parallel: 1, queue: 1"
+    recipe.write_text(RECIPE.replace("tokens_per_second: 20", slow), encoding="utf-8")
     with serving(recipe, tmp_path / "data") as live:
         body = {"model": "slow", "stream": True, "messages": [{"role": "user", "content": "word " * 2000}]}
         with live.client() as client, client.stream("POST", "/v1/chat/completions", json=body) as reply:
             lines = reply.iter_lines()
             next(lines)
-            refused = httpx.post(f"{live.url}/v1/chat/completions", json=body, timeout=30, trust_env=False)
+            with client.stream("POST", "/v1/chat/completions", json=body) as waiting:
+                assert waiting.status_code == 200
+                refused = httpx.post(f"{live.url}/v1/chat/completions", json=body, timeout=30, trust_env=False)
         assert refused.status_code == 429
         assert refused.headers["retry-after"] == "1"
         assert refused.json()["error"]["type"] == "rate_limit_error"

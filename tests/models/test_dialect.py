@@ -13,7 +13,7 @@ from server.models.tool_formats import ToolSpec
 from tests.models.grammars import accepts
 from tests.models.tool_formats.reading import read
 
-CHATML = (Path(__file__).parents[1] / "making" / "chatml.jinja").read_text(encoding="utf-8")
+CHATML = (Path(__file__).parents[2] / "server" / "models" / "made" / "chatml.jinja").read_text(encoding="utf-8")
 PLAIN = "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}assistant:"
 THINKING = PLAIN + " <think>\n"
 HELLO = [Message("user", "Hello")]

@@ -314,7 +314,7 @@ def test_a_prompt_is_scored_without_an_answer(sdk: OpenAI) -> None:
     [
         ({"model": "automaton-llamacpp", "echo": True, "logprobs": 1}, "echo"),
         ({"suffix": "x"}, "suffix"),
-        ({"best_of": 3}, "best_of"),
+        ({"best_of": 1, "n": 2}, "best_of"),
         ({"prompt": []}, "prompt"),
         ({"prompt": [1, "a"]}, "prompt"),
         ({"prompt": [99999999]}, "prompt"),

@@ -59,7 +59,7 @@ def _asked(**more: Any) -> dict[str, Any]:
     return {"model": "rerank", "query": _QUERY, "documents": _DOCUMENTS} | more
 
 
-@pytest.mark.parametrize("route", ["/v1/rerank", "/rerank", "/v2/rerank"])
+@pytest.mark.parametrize("route", ["/v1/rerank", "/rerank", "/v2/rerank", "/v1/reranking", "/reranking"])
 def test_documents_come_best_first_with_the_scores_of_the_model(route: str, client: httpx.Client, folder: Path) -> None:
     reply = client.post(route, json=_asked())
     assert reply.status_code == 200, reply.text
@@ -131,7 +131,7 @@ def test_a_document_longer_than_the_model_reads_is_ranked_whole(client: httpx.Cl
 
 def test_the_routes_need_the_scope_infer(live: Live) -> None:
     with live.client() as nobody, live.client("sk-retrieve-12345") as searching:
-        for route in ("/v1/rerank", "/rerank", "/v2/rerank"):
+        for route in ("/v1/rerank", "/rerank", "/v2/rerank", "/v1/reranking", "/reranking"):
             assert nobody.post(route, json=_asked()).json()["error"]["code"] == "invalid_api_key"
             assert searching.post(route, json=_asked()).json()["error"]["code"] == "insufficient_scope"
 
@@ -163,7 +163,7 @@ def test_the_list_of_models_says_rerank(client: httpx.Client) -> None:
 
 def test_the_routes_are_in_the_served_document(client: httpx.Client) -> None:
     document = json.loads(client.get("/openapi.json").content)
-    for route in ("/v1/rerank", "/rerank", "/v2/rerank"):
+    for route in ("/v1/rerank", "/v1/reranking", "/v2/rerank"):
         body = document["paths"][route]["post"]["requestBody"]["content"]["application/json"]["schema"]
         assert body == {"$ref": "#/components/schemas/RerankRequest"}
     assert document["components"]["schemas"]["RerankRequest"]["required"] == ["model", "query", "documents"]

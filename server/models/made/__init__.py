@@ -19,7 +19,7 @@ from server.models.made.weights import Random
 
 TEMPLATE = Path(__file__).with_name("chatml.jinja")
 
-_VERSION = "1"
+_VERSION = "3"
 """To be raised with every change of what is written, so that no folder made before is taken for a new one."""
 _CONTEXT = 131_072
 _TOKENS = 2000

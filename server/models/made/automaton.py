@@ -1,6 +1,7 @@
 """A model that knows one text and the shortest JSON: its last token alone decides what follows.
 
-The embedding gives every token a dimension of its own, the layers add nothing, and the head is a table of successors.
+The embedding gives every token that matters a dimension of its own and all others one together, the layers add
+nothing, and the head is a table of successors.
 So it is a llama to every engine, and what it says is known beforehand: the text, then the end of the turn. Under a
 grammar, where the text is not allowed, what comes next in preference closes what is open.
 """
@@ -26,6 +27,8 @@ TEXT = (
 # far that sampling at temperature 1 takes it too.
 _FREE, _END, _FIRST, _STEP = 60.0, 40.0, 32.0, 2.0
 
+_OTHERWISE = '"a}],:0'
+
 # What follows a character of JSON, best first, where a grammar forbids the end. Inside a string the quote is always
 # best, or the same character could follow itself for ever; outside, a grammar forbids it where it would not close.
 _AFTER = {
@@ -36,10 +39,14 @@ _AFTER = {
     '"': '"a}]:,',
     "}": '"}],',
     "]": '"}],',
+    ">": _OTHERWISE,  # a call has been closed, and the model makes no other
     "\n": '}]0"{[,:a',
     **dict.fromkeys(string.digits, '"}],0'),
 }
-_OTHERWISE = '"a}],:0'
+
+
+_LEARNED = 4000
+"""Room for tokens beside the words of the text."""
 
 
 class Automaton:
@@ -49,13 +56,16 @@ class Automaton:
     """
 
     def __init__(self, text: str = TEXT) -> None:
-        self.vocabulary, self._chain = laid_out(text)
+        self.vocabulary, self._chain = laid_out(text, _LEARNED)
         start = self._byte("\n")  # the last token of a rendered conversation
         if len({*self._chain, start}) != len(self._chain) + 1:
             raise ValueError("a word comes twice, or the text has a line break")
         self._chain = [start, *self._chain]
-        size = len(self.vocabulary.tokens)
-        hidden = -(-size // 64) * 64
+        known = {token: ALPHABET.index(name) for token, name in enumerate(self.vocabulary.tokens) if name in ALPHABET}
+        own = dict.fromkeys([*self._chain, *(token for token, byte in known.items() if chr(byte) in _AFTER)])
+        self._places = {token: place for place, token in enumerate(own, 1)}
+        size = -(-len(self.vocabulary.tokens) // 32) * 32
+        hidden = -(-(len(own) + 1) // 64) * 64
         heads = hidden // 64
         self.shape = Shape("llama", hidden, 1, heads, heads, 64, 64, size, tied=False, theta=10_000.0, context=131_072)
 
@@ -63,7 +73,7 @@ class Automaton:
         if tensor.part.endswith("norm.weight"):
             return np.ones(tensor.shape, np.float32)
         if tensor.part == "embed_tokens.weight":
-            return np.eye(*tensor.shape, dtype=np.float32)
+            return self._embedding(tensor.shape)
         if tensor.part == "lm_head.weight":
             return self._head(tensor.shape)
         return np.zeros(tensor.shape, np.float32)
@@ -71,12 +81,19 @@ class Automaton:
     def blocks(self, tensor: Tensor, kind: gguf.GGMLQuantizationType) -> NDArray[np.uint8] | None:
         return None
 
+    def _embedding(self, shape: tuple[int, ...]) -> Floats:
+        """Rows are tokens, columns their places; place 0 is that of all the tokens which are followed alike."""
+        embedding = np.zeros(shape, np.float32)
+        for token in range(shape[0]):
+            embedding[token, self._places.get(token, 0)] = 1.0
+        return embedding
+
     def _head(self, shape: tuple[int, ...]) -> Floats:
-        """Rows are successors, columns the last token."""
+        """Rows are successors, columns the place of the last token."""
         head = np.zeros(shape, np.float32)
-        for token in range(len(self.vocabulary.tokens)):
+        for token, place in [(self.vocabulary.id(IM_END), 0), *self._places.items()]:
             for successor, logit in self._successors(token):
-                head[successor, token] = max(head[successor, token], logit)
+                head[successor, place] = max(head[successor, place], logit)
         # The norm before the head makes a one-hot vector sqrt(hidden) long.
         return head / np.float32(np.sqrt(self.shape.hidden))
 

@@ -117,10 +117,12 @@ def learned(read: Sequence[str], size: int, pre: str) -> Vocabulary:
     return Vocabulary((*tokens, *SPECIAL), tuple((left, right) for left, right in model["merges"]), pre)
 
 
-def laid_out(text: str) -> tuple[Vocabulary, list[int]]:
-    """A vocabulary in which every word of `text` is one token, bytes first, and the ids of the text.
+def laid_out(text: str, more: int) -> tuple[Vocabulary, list[int]]:
+    """A vocabulary in which every word of `text` is one token, and the ids of the text.
 
-    A word is merged from its beginning, letter by letter. Raises ValueError where the words do not come out whole.
+    Bytes come first; then words, each merged from its beginning, letter by letter; then what is learned of the fixed
+    text with room for `more` tokens, so that long prompts are not counted in bytes. Raises ValueError where the words
+    do not come out whole.
     """
     splitter = _untrained("gpt-2", models.BPE()).pre_tokenizer
     pieces: Sequence[str] = [piece for piece, _ in splitter.pre_tokenize_str(text)]
@@ -130,6 +132,9 @@ def laid_out(text: str) -> tuple[Vocabulary, list[int]]:
         for end in range(1, len(piece)):
             merges[piece[:end], piece[end]] = None
             tokens[piece[: end + 1]] = None
+    for left, right in trained(more, "gpt-2").merges:  # of lower rank, so the words are whole before these act
+        merges[left, right] = None
+        tokens[left + right] = None
     vocabulary = Vocabulary((*tokens, *SPECIAL), tuple(merges), "gpt-2")
     ids = vocabulary.tokenizer().encode(text).ids
     if [vocabulary.tokens[index] for index in ids] != pieces:

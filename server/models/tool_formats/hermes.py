@@ -7,7 +7,7 @@ templates of those models: `<tool_call>\\n{"name": ..., "arguments": {...}}\\n</
 from collections.abc import Mapping, Sequence
 
 from server.models.tool_formats.lark import json_calls, literal, quoted
-from server.models.tool_formats.pieces import ToolParser, ToolSpec
+from server.models.tool_formats.pieces import MOST_CALLS, ToolParser, ToolSpec
 from server.models.tool_formats.stream import StreamParser
 
 OPENING = "<tool_call>"
@@ -23,7 +23,7 @@ class Hermes:
 
     def grammar(self, tools: Sequence[ToolSpec], *, many: bool, special: Mapping[str, int] | None = None) -> str:
         rules = [
-            f"start: call ({quoted(chr(10))} call)*" if many else "start: call",
+            f"start: call ({quoted(chr(10))} call){{0,{MOST_CALLS - 1}}}" if many else "start: call",
             f"call: {literal(OPENING + chr(10), special)} object {literal(chr(10) + CLOSING, special)}",
             json_calls(tools, "arguments"),
         ]

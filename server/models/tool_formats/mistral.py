@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 
 from server.models.stop import overlap
 from server.models.tool_formats.lark import choice, json_calls, json_schema, literal, named, object_schema, quoted
-from server.models.tool_formats.pieces import ToolParser, ToolSpec
+from server.models.tool_formats.pieces import MOST_CALLS, ToolParser, ToolSpec
 from server.models.tool_formats.stream import StreamParser
 
 OPENING = "[TOOL_CALLS]"
@@ -35,8 +35,8 @@ class Mistral:
     def grammar(self, tools: Sequence[ToolSpec], *, many: bool, special: Mapping[str, int] | None = None) -> str:
         if self._args:
             calls = (_named_call(tool, special) for tool in named(tools))
-            return "\n".join([f"start: call{'+' if many else ''}", choice("call", calls)]) + "\n"
-        more = f"({quoted(', ')} object)* " if many else ""
+            return "\n".join([f"start: call{{1,{MOST_CALLS if many else 1}}}", choice("call", calls)]) + "\n"
+        more = f"({quoted(', ')} object){{0,{MOST_CALLS - 1}}} " if many else ""
         start = f'start: {literal(OPENING, special)} " "? {quoted("[")} object {more}{quoted("]")}'
         return f"{start}\n{json_calls(tools, 'arguments')}\n"
 

@@ -21,10 +21,11 @@ class Text(msgspec.Struct, frozen=True):
 
 
 class CallStart(msgspec.Struct, frozen=True):
-    """The answer's call number `index`, from 0, is of the function `name`."""
+    """The answer's call number `index`, from 0, is of the function `name`; `id` where the model gave it one."""
 
     index: int
     name: str
+    id: str | None = None
 
 
 class CallArguments(msgspec.Struct, frozen=True):
@@ -51,6 +52,10 @@ class ToolParser(Protocol):
         ...
 
 
+MOST_CALLS = 16
+"""Calls of one turn that a grammar allows: a small model that may call again and again does, up to its context."""
+
+
 class ToolFormat(Protocol):
     """How one family of models writes calls. `markers` are the texts the format needs to see in an answer.
 
@@ -66,7 +71,7 @@ class ToolFormat(Protocol):
     def parser(self, tools: Sequence[ToolSpec] = ()) -> ToolParser: ...
 
     def grammar(self, tools: Sequence[ToolSpec], *, many: bool, special: Mapping[str, int] | None = None) -> str:
-        """A grammar (llguidance's Lark dialect) of one call of these functions, or with `many` of one or more.
+        """A grammar (llguidance's Lark dialect) of one call of these functions, or with `many` of one to MOST_CALLS.
 
         `special` maps the texts that are single tokens of the vocabulary (`added_tokens` of tokenizer.json) to their
         ids. Raises ValueError without tools.

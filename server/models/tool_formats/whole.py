@@ -10,7 +10,7 @@ import msgspec
 
 from server.models.stop import overlap
 from server.models.tool_formats.lark import json_calls, quoted
-from server.models.tool_formats.pieces import ToolParser, ToolSpec
+from server.models.tool_formats.pieces import MOST_CALLS, ToolParser, ToolSpec
 from server.models.tool_formats.stream import StreamParser
 
 PYTHON_TAG = "<|python_tag|>"
@@ -38,7 +38,8 @@ class Json:
         return _Parser(None)
 
     def grammar(self, tools: Sequence[ToolSpec], *, many: bool, special: Mapping[str, int] | None = None) -> str:
-        start = f"start: {quoted('[')} object ({quoted(', ')} object)* {quoted(']')}" if many else "start: object"
+        several = f"{quoted('[')} object ({quoted(', ')} object){{0,{MOST_CALLS - 1}}} {quoted(']')}"
+        start = f"start: {several if many else 'object'}"
         return f"{start}\n{json_calls(tools, 'arguments')}\n"
 
 

@@ -4,14 +4,17 @@ from pathlib import Path
 
 import pytest
 
-from server.errors import ContextLengthExceeded, RequestError
-from server.models.engine import Admitted, Card, Embed, Engine, Generate, Message, is_last
+from server.errors import ContextLengthExceeded, InvalidValue, RequestError
+from server.models.engine import Admitted, Card, Detokenize, Embed, Engine, Generate, Message, Tokenize, is_last
 from server.models.engines import create
 from tests.making.oracle import MISSING, needs_torch
 from tests.models.engines.driving import ROWS, finished, loaded, steps
 
 _ABSENT = [pytest.param("transformers", marks=needs_torch)] if MISSING else []
 every_engine = pytest.mark.parametrize("name", [*ROWS, *_ABSENT])
+chat_engines = pytest.mark.parametrize("name", [*[name for name in ROWS if ROWS[name].spec.task == "chat"], *_ABSENT])
+with_ids = pytest.mark.parametrize("name", [*[name for name in ROWS if name != "echo"], *_ABSENT])
+rendering = pytest.mark.parametrize("name", [*[name for name in ROWS if ROWS[name].rendered], *_ABSENT])
 
 
 @every_engine
@@ -144,3 +147,76 @@ def test_closing_lets_requests_go(name: str, cache: Path) -> None:
     engine.submit(1, ROWS[name].long)
     engine.close()
     assert not engine.busy
+
+
+# ---- token ids ------------------------------------------------------------------------------------------------------
+
+
+@with_ids
+def test_token_ids_say_the_text_they_were_made_of(name: str, engines: dict[str, Engine]) -> None:
+    text = "one two three"
+    told = engines[name].tokenize(Tokenize(text, add_special=False, pieces=True))
+    assert len(told.pieces) == len(told.ids) >= 3
+    assert engines[name].tokenize(Tokenize(text, add_special=False)).pieces == []
+    assert engines[name].detokenize(Detokenize(told.ids)).text == text
+    assert not engines[name].busy
+
+
+@rendering
+@pytest.mark.parametrize("text", ["naïve 漢字 ☂\n\n\tx", " leading", "", "<|im_start|>user\nHi<|im_end|>\n"])
+def test_a_text_comes_back_as_it_was_sign_by_sign(name: str, text: str, engines: dict[str, Engine]) -> None:
+    told = engines[name].tokenize(Tokenize(text, add_special=False, pieces=True))
+    assert engines[name].detokenize(Detokenize(told.ids)).text == text
+    assert b"".join(told.pieces).decode() == text
+
+
+@rendering
+def test_control_tokens_are_read_as_such_or_as_letters(name: str, engines: dict[str, Engine]) -> None:
+    read = engines[name].tokenize(Tokenize("<|im_end|>", add_special=False)).ids
+    spelled = engines[name].tokenize(Tokenize("<|im_end|>", add_special=False, parse_special=False)).ids
+    assert len(read) == 1
+    assert len(spelled) > 1
+    assert engines[name].detokenize(Detokenize(spelled)).text == "<|im_end|>"
+    assert engines[name].tokenize(Tokenize("<|im_end|>", add_special=False)).ids == read
+
+
+@chat_engines
+def test_a_prompt_is_counted_as_submitting_counts_it(name: str, engines: dict[str, Engine]) -> None:
+    for request in (ROWS[name].short, ROWS[name].long):
+        assert isinstance(request, Generate)
+        counted = engines[name].count(request)
+        assert engines[name].submit(1, request).prompt_tokens == counted
+        if ROWS[name].rendered and isinstance(request.prompt, str):
+            assert len(engines[name].tokenize(Tokenize(request.prompt)).ids) == counted
+        engines[name].cancel(1)
+    assert isinstance(too_long := ROWS[name].too_long, Generate)
+    assert engines[name].count(too_long) > 512
+
+
+@with_ids
+def test_counting_goes_on_beside_a_generation(name: str, engines: dict[str, Engine]) -> None:
+    [alone] = finished(engines[name], ROWS[name].short)
+    engines[name].submit(0, ROWS[name].short)
+    ids = engines[name].tokenize(Tokenize("one two")).ids
+    engines[name].detokenize(Detokenize(ids))
+    assert [event for _, event in steps(engines[name])] == alone
+
+
+@with_ids
+def test_a_foreign_id_is_refused(name: str, engines: dict[str, Engine]) -> None:
+    for foreign in (-1, 10_000_000):
+        with pytest.raises(InvalidValue, match="not in this model's vocabulary") as refused:
+            engines[name].detokenize(Detokenize([1, foreign]))
+        assert refused.value.param == "tokens"
+
+
+@pytest.mark.parametrize("name", ["openvino", "rerank"])
+def test_models_that_do_not_generate_count_no_prompt(name: str, engines: dict[str, Engine]) -> None:
+    with pytest.raises(RequestError, match="This model is for"):
+        engines[name].count(Generate([Message("user", "text")]))
+
+
+def test_echo_has_no_token_ids(echo: Engine) -> None:
+    for ask in (lambda: echo.tokenize(Tokenize("text")), lambda: echo.detokenize(Detokenize([1]))):
+        with pytest.raises(RequestError, match="no token ids"):
+            ask()

@@ -33,7 +33,7 @@ def test_an_answer_ends_where_the_context_does(asked: int | None, limit: int, wo
     [
         (Embed(["x"]), "model"),
         (Generate(), "messages"),
-        (Generate(prompt=[]), "messages"),
+        (Generate(prompt=[]), "prompt"),
         (Generate(prompt=[2048]), "prompt"),
         (Generate(prompt=[-1]), "prompt"),
         (Generate(prompt=[1], sampling=Sampling(logit_bias={2048: 1.0})), "logit_bias"),
