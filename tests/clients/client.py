@@ -56,5 +56,6 @@ CLIENTS = (
     Client("instructor", "instructor", "instructor"),
     Client("litellm", "litellm", "litellm"),
     Client("codex", "Codex CLI", "@openai/codex"),
+    Client("claude-code", "Claude Code", "@anthropic-ai/claude-code"),
     Client("aider", "aider", "aider-chat"),
 )
