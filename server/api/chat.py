@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 from litestar import Request, post
+from msgspec import UNSET, UnsetType
 
 from server import chat
 from server.api import chat_calls, sse
@@ -17,6 +18,7 @@ from server.api.chat_older import is_older, modern
 from server.api.decode import decode, fields, ignored
 from server.api.document import documented
 from server.api.reply import Direct, json
+from server.api.sampled import Counted, counted
 from server.api.turns import Count, Head, Turn, added, admit, merged, steps
 from server.api.wire import (
     Annotation,
@@ -53,6 +55,7 @@ async def chat_completions(request: Request[Any, Any, Any]) -> Direct:
     asked = modern(told)
     runtime: Runtime = request.app.state["runtime"]
     target = runtime.target(asked.model)
+    usage = counted(asked)
     no_effect = check(asked, target)
     older = is_older(told)
     wanted = [asked_of(asked, index, computed=older or target.computes) for index in range(asked.n or 1)]
@@ -64,7 +67,6 @@ async def chat_completions(request: Request[Any, Any, Any]) -> Direct:
     headers = ignored([] if target.forwards and not older else unknown + no_effect)
     if asked.stream:
         starts = await admit(turns)
-        usage = bool(asked.stream_options and asked.stream_options.include_usage)
         return sse.EventStream(_chunks(head, turns, starts, usage, older), headers)
     whole = await _collect(head, turns, older)
     return json(whole, headers=headers)
@@ -89,12 +91,17 @@ async def _collect(head: Head, turns: list[Turn], older: bool) -> ChatCompletion
         choices=[_choice(index, parts, older) for index, parts in enumerate(said)],
         usage=count.usage(starts[0].prompt_tokens),
         system_fingerprint=head.fingerprint,
+        prompt_token_ids=list(starts[0].ids) or UNSET,
     )
 
 
 def _choice(index: int, said: list[Part], older: bool) -> Choice:
     reason = said[-1].finish_reason if said else None
-    return Choice(index, _message(said, older), _reason(reason or "stop", older), _logprobs(said))
+    return Choice(index, _message(said, older), _reason(reason or "stop", older), _logprobs(said), _ids(said))
+
+
+def _ids(said: list[Part]) -> list[int] | UnsetType:
+    return [token for part in said for token in part.ids] or UNSET
 
 
 def _reason(reason: str, older: bool) -> str:
@@ -156,35 +163,45 @@ def annotation(cited: Cited) -> Annotation:
 # ---- chunks ---------------------------------------------------------------------------------------------------------
 
 
-def _chunk(head: Head, choices: list[ChunkChoice], usage: bool, counted: Usage | None = None) -> bytes:
+def _chunk(head: Head, choices: list[ChunkChoice], counts: bool, usage: Usage | None = None) -> ChatChunk:
+    """`counts` says that the client asked for `usage`, which is null where it is not told yet."""
     chunk = ChatChunk(head.id, "chat.completion.chunk", head.created, head.model, choices, head.fingerprint)
-    if usage:
-        chunk.usage = counted
+    if counts:
+        chunk.usage = usage
+    return chunk
+
+
+def _event(chunk: ChatChunk) -> bytes:
     return sse.event(_json.encode(chunk))
 
 
-def _first(head: Head, n: int, usage: bool) -> bytes:
+def _first(head: Head, n: int, counts: bool, usage: Usage | None, started: Started) -> bytes:
     """The role of every choice: some clients' helpers fail without it."""
-    return b"".join(
-        _chunk(head, [ChunkChoice(index, ChunkDelta(role="assistant", content=""))], usage) for index in range(n)
-    )
+    chunks = [
+        _chunk(head, [ChunkChoice(index, ChunkDelta(role="assistant", content=""))], counts, usage)
+        for index in range(n)
+    ]
+    if started.ids:
+        chunks[0].prompt_token_ids = list(started.ids)
+    return b"".join(map(_event, chunks))
 
 
 class _Frames:
     """Chunks of one choice. What does not change between tokens is encoded once, because it is most of the bytes."""
 
-    def __init__(self, head: Head, index: int, usage: bool, older: bool) -> None:
-        self._head, self._index, self._usage, self._older = head, index, usage, older
-        sample = _chunk(head, [ChunkChoice(index, ChunkDelta(content="\x00"))], usage)
+    def __init__(self, head: Head, index: int, counts: bool, older: bool) -> None:
+        self._head, self._index, self._counts, self._older = head, index, counts, older
+        sample = _event(_chunk(head, [ChunkChoice(index, ChunkDelta(content="\x00"))], counts))
         self._before, _, self._after = sample.partition(b'"\\u0000"')
 
     def of(self, part: Part) -> bytes:
-        cited = part.citations or part.annotations
-        if cited or part.finish_reason is not None or part.reasoning or part.calls or part.logprobs:
-            return self._special(part)
+        told = part.reasoning or part.calls or part.logprobs or part.citations or part.annotations or part.ids
+        if told or part.finish_reason is not None:
+            return b"".join(_event(_chunk(self._head, [choice], self._counts)) for choice in self.choices(part))
         return self._before + _json.encode(part.text) + self._after if part.text else b""
 
-    def _special(self, part: Part) -> bytes:
+    def choices(self, part: Part) -> list[ChunkChoice]:
+        """What `part` adds; the reason for the end comes by itself."""
         delta = ChunkDelta()
         if part.reasoning:
             delta.reasoning_content = part.reasoning
@@ -197,26 +214,53 @@ class _Frames:
             delta.tool_calls = calls[:1]
         if part.citations or part.annotations:
             delta.annotations = annotations(part)
-        frames = b""
-        if part.text or part.citations or part.annotations or part.reasoning or part.calls or part.logprobs:
-            frames = self._chunk(ChunkChoice(self._index, delta, logprobs=_logprobs([part])))
+        choices = []
+        if delta != _NOTHING or part.logprobs or part.ids:
+            choices.append(ChunkChoice(self._index, delta, logprobs=_logprobs([part]), token_ids=_ids([part])))
         for call in calls[1:]:  # one a chunk: LlamaIndex reads no other
-            frames += self._chunk(ChunkChoice(self._index, ChunkDelta(tool_calls=[call])))
+            choices.append(ChunkChoice(self._index, ChunkDelta(tool_calls=[call])))
         if part.finish_reason is not None:
-            frames += self._chunk(ChunkChoice(self._index, ChunkDelta(), _reason(part.finish_reason, self._older)))
-        return frames
+            choices.append(ChunkChoice(self._index, ChunkDelta(), _reason(part.finish_reason, self._older)))
+        return choices
 
-    def _chunk(self, choice: ChunkChoice) -> bytes:
-        return _chunk(self._head, [choice], self._usage)
+
+_NOTHING = ChunkDelta()
+
+
+class _Counting(_Frames):
+    """As vLLM's `continuous_usage_stats` has it: every chunk tells what all choices have used so far.
+
+    The reason for the end comes with the last token.
+    """
+
+    def __init__(self, head: Head, index: int, older: bool, started: Started) -> None:
+        super().__init__(head, index, True, older)
+        self._started = started
+
+    def counted(self, part: Part, count: Count) -> bytes:
+        count.add([part])
+        choices = self.choices(part)
+        if len(choices) > 1 and choices[-1].finish_reason is not None:
+            end = choices.pop()
+            choices[-1].finish_reason = end.finish_reason
+        usage = count.usage(self._started.prompt_tokens)
+        return b"".join(_event(_chunk(self._head, [choice], True, usage)) for choice in choices)
 
 
 async def _chunks(
-    head: Head, turns: list[Turn], starts: list[Started], usage: bool, older: bool
+    head: Head, turns: list[Turn], starts: list[Started], usage: Counted, older: bool
 ) -> AsyncGenerator[bytes, None]:
-    yield _first(head, len(turns), usage)
-    count = Count()
-    if len(turns) == 1:  # nearly always: every generator a token passes through is a part of its price
-        of = _Frames(head, 0, usage, older).of
+    count, counts = Count(), usage != "never"
+    at_first = count.usage(starts[0].prompt_tokens) if usage == "always" else None
+    yield _first(head, len(turns), counts, at_first, starts[0])
+    if usage == "always":
+        counting = [_Counting(head, index, older, starts[0]) for index in range(len(turns))]
+        async with aclosing(steps(turns)) as arriving:
+            async for index, parts in arriving:
+                if together := b"".join(counting[index].counted(part, count) for part in parts):
+                    yield together
+    elif len(turns) == 1:  # nearly always: every generator a token passes through is a part of its price
+        of = _Frames(head, 0, counts, older).of
         async with aclosing(turns[0]):
             async for step in turns[0]:
                 parts = added(step)
@@ -224,12 +268,12 @@ async def _chunks(
                 if together := b"".join(map(of, parts)):
                     yield together
     else:
-        frames = [_Frames(head, index, usage, older) for index in range(len(turns))]
+        frames = [_Frames(head, index, counts, older) for index in range(len(turns))]
         async with aclosing(merged(turns)) as arriving:
             async for index, parts in arriving:
                 count.add(parts)
                 if together := b"".join(map(frames[index].of, parts)):
                     yield together
-    if usage:
-        yield _chunk(head, [], usage, count.usage(starts[0].prompt_tokens))
+    if counts:
+        yield _event(_chunk(head, [], counts, count.usage(starts[0].prompt_tokens)))
     yield sse.DONE

@@ -5,7 +5,8 @@ from typing import Any
 import msgspec
 
 from server.api.chat_older import CALL_ID
-from server.api.sampled import SAMPLED, grammar, sampling
+from server.api.formats import grammar
+from server.api.sampled import SAMPLED, check_length, promised, sampling
 from server.api.wire import ChatMessage, ChatRequest
 from server.chat import TEXT_PARTS, Asked
 from server.errors import InvalidValue, UnsupportedParameter
@@ -54,17 +55,13 @@ def require(ability: str, model: str, card: Card, param: str) -> None:
 
 
 def _refuse_unmet(asked: ChatRequest, model: str, card: Card) -> None:
-    format_type = (asked.response_format or {"type": "text"}).get("type")
-    forced = asked.tool_choice not in (None, "auto", "none")
-    unmet = {
-        "logprobs": bool(asked.logprobs) or bool(asked.top_logprobs),
-        "logit_bias": bool(asked.logit_bias),
-        "tool_choice": forced,
-        "response_format": format_type != "text",
-    }
-    for name, needed in unmet.items():
-        if needed:
-            require(name, model, card, name)
+    needed = promised(asked)
+    if asked.logprobs or asked.top_logprobs:
+        needed["logprobs"] = "logprobs"
+    if asked.tool_choice not in (None, "auto", "none"):
+        needed["tool_choice"] = "tool_choice"
+    for name, ability in needed.items():
+        require(ability, model, card, name)
 
 
 def asked_of(asked: ChatRequest, index: int = 0, *, computed: bool = True) -> Asked:
@@ -74,15 +71,33 @@ def asked_of(asked: ChatRequest, index: int = 0, *, computed: bool = True) -> As
     themselves.
     """
     limit = asked.max_tokens if asked.max_completion_tokens is None else asked.max_completion_tokens
+    check_length(asked, limit)
+    spoken = messages(asked.messages)
+    begun = _begun(asked, spoken) if asked.continue_final_message else ""
     return Asked(
-        messages=messages(asked.messages),
+        messages=spoken[:-1] if begun else spoken,
         max_tokens=limit,
         stop=(asked.stop,) if isinstance(asked.stop, str) else tuple(asked.stop or ()),
         sampling=sampling(asked, index, _top_logprobs(asked)),
-        grammar=grammar(asked.response_format) if computed else None,
+        grammar=grammar(asked) if computed else None,
         tools=_tools(asked) if computed else None,
         options=_options(asked),
+        begun=begun,
+        token_ids=bool(asked.return_token_ids),
     )
+
+
+def _begun(asked: ChatRequest, spoken: list[Message]) -> str:
+    """The beginning of the answer, which the last message is."""
+    param = "continue_final_message"
+    if asked.add_generation_prompt:
+        raise InvalidValue("`add_generation_prompt` begins a new message: it excludes the other.", param=param)
+    last = spoken[-1]
+    if last.role != "assistant" or not last.text or last.tool_calls:
+        raise InvalidValue(
+            "The answer continues the last message, which is to be a text of the assistant's.", param=param
+        )
+    return last.text
 
 
 def _top_logprobs(asked: ChatRequest) -> int | None:
@@ -97,6 +112,8 @@ def _options(asked: ChatRequest) -> dict[str, Any]:
         options.setdefault("reasoning_effort", asked.reasoning_effort)
         if asked.reasoning_effort in ("none", "minimal"):
             options.setdefault("enable_thinking", False)
+    if asked.add_generation_prompt is False and not asked.continue_final_message:
+        options["add_generation_prompt"] = False
     for name in ("messages", "tools"):
         if name in options:
             raise InvalidValue(f"`{name}` is no variable to set.", param=f"chat_template_kwargs.{name}")
@@ -176,6 +193,9 @@ def messages(asked: list[ChatMessage]) -> list[Message]:
 
 
 def _message(message: ChatMessage, index: int) -> Message:
+    if message.role == "tool" and message.tool_call_id is None:
+        where = f"messages[{index}].tool_call_id"
+        raise InvalidValue(f"A tool's message needs the id of the call it answers: `{where}`.", param=where)
     role = {"developer": "system", "function": "tool"}.get(message.role, message.role)
     return Message(
         role,

@@ -1,7 +1,7 @@
 """`/v1/completions`: OpenAI's older wire, a prompt that the model goes on with; whole and streamed, with echo."""
 
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from secrets import token_hex
 from typing import Any
@@ -13,10 +13,11 @@ from server import chat
 from server.api import sse
 from server.api.decode import decode, fields, ignored
 from server.api.document import documented
+from server.api.formats import grammar
 from server.api.reply import Direct, json
-from server.api.sampled import SAMPLED, grammar, sampling
+from server.api.sampled import SAMPLED, Counted, check_length, counted, promised, sampling
 from server.api.turns import Count, Head, Turn, admit, steps
-from server.api.wire import Completion, CompletionChoice, CompletionLogprobs, CompletionRequest
+from server.api.wire_completions import Completion, CompletionChoice, CompletionLogprobs, CompletionRequest
 from server.chat import Asked, Part, Started
 from server.chat.infill import filled, infill_of
 from server.errors import InvalidValue, UnsupportedParameter
@@ -26,6 +27,8 @@ from server.runtime import Runtime, Target
 
 _json = msgspec.json.Encoder()
 _MOST_CHOICES = 128
+_USUAL = 16
+"""Tokens of an answer whose length is left open, as OpenAI has it."""
 
 
 @post(
@@ -38,6 +41,7 @@ async def completions(request: Request[Any, Any, Any]) -> Direct:
     asked, unknown = await decode(request, CompletionRequest)
     runtime: Runtime = request.app.state["runtime"]
     target = runtime.target(asked.model)
+    usage = counted(asked)
     no_effect = check(asked, target)
     prompts, tries = _prompts(asked.prompt), asked.best_of or asked.n or 1
     if len(prompts) * tries > _MOST_CHOICES:
@@ -56,8 +60,9 @@ async def completions(request: Request[Any, Any, Any]) -> Direct:
     choices = [_Choice(index, each, asked.logprobs is not None) for index, each in enumerate(echoed)]
     headers = ignored([] if target.forwards else unknown + no_effect)
     starts = (await admit(turns))[::tries]  # a prompt counts once
+    for index, choice in enumerate(choices):
+        choice.read = starts[index // (asked.n or 1)].ids
     if asked.stream:
-        usage = bool(asked.stream_options and asked.stream_options.include_usage)
         return sse.EventStream(_chunks(head, turns, choices, usage, starts), headers)
     count = Count()
     said: list[list[Part]] = [[] for _ in turns]
@@ -97,23 +102,28 @@ def check(asked: CompletionRequest, target: Target) -> list[str]:
             infill_of(target)
         if _scores(asked):
             raise UnsupportedParameter("With a `suffix`, only a text is echoed, without `logprobs`.", param="echo")
-    chooses = _chooses(asked)
-    formatted = (asked.response_format or {"type": "text"}).get("type") != "text"
-    needed = {
-        "logprobs": asked.logprobs is not None or chooses,
-        "prompt_logprobs": _scores(asked),
-        "logit_bias": bool(asked.logit_bias),
-        "response_format": formatted,
-    }
-    for name in (name for name, wanted in needed.items() if wanted and card is not None and name not in honours):
-        shown = {"prompt_logprobs": "echo", "logprobs": "best_of" if asked.logprobs is None else name}.get(name, name)
-        message = f"The model `{target.id}` cannot honour `{shown}`. These engines can: {', '.join(able(name))}."
-        raise UnsupportedParameter(message, param=shown)
+    needed = _needed(asked)
+    for name, ability in needed.items():
+        if card is not None and ability not in honours:
+            message = f"The model `{target.id}` cannot honour `{name}`. These engines can: {', '.join(able(ability))}."
+            raise UnsupportedParameter(message, param=name)
     if target.forwards:
         return []
     return [name for name in SAMPLED if getattr(asked, name) is not None and name not in honours] + (
         ["user"] if asked.user is not None else []
     )
+
+
+def _needed(asked: CompletionRequest) -> dict[str, str]:
+    """The abilities a model needs for this request, by the field that asks for each."""
+    needed = promised(asked)
+    if _chooses(asked):
+        needed["best_of"] = "logprobs"
+    if asked.logprobs is not None:
+        needed["logprobs"] = "logprobs"
+    if _scores(asked):
+        needed["echo"] = "prompt_logprobs"
+    return needed
 
 
 def _chooses(asked: CompletionRequest) -> bool:
@@ -155,13 +165,16 @@ def _is_id(value: object) -> bool:
 
 
 def asked_of(asked: CompletionRequest, prompt: str | list[int], index: int) -> Asked:
+    limit = _USUAL if asked.max_tokens is None else asked.max_tokens
+    check_length(asked, limit)
     return Asked(
         prompt=prompt,
-        max_tokens=asked.max_tokens,
+        max_tokens=limit,
         stop=(asked.stop,) if isinstance(asked.stop, str) else tuple(asked.stop or ()),
         sampling=sampling(asked, index, 0 if asked.logprobs is None and _chooses(asked) else asked.logprobs),
-        grammar=grammar(asked.response_format),
+        grammar=grammar(asked),
         prompt_logprobs=(asked.logprobs or 0) if _scores(asked) else None,
+        token_ids=bool(asked.return_token_ids),
     )
 
 
@@ -175,6 +188,8 @@ class _Choice:
         self._offset = 0
         self._echo = echo if isinstance(echo, str) else ""
         self._echo_ids = not isinstance(echo, str)
+        self.read: Sequence[int] = ()
+        """The ids of the prompt's tokens, where they are to be told; they are once."""
 
     def of(self, parts: list[Part]) -> CompletionChoice:
         """What `parts` add."""
@@ -187,7 +202,12 @@ class _Choice:
             text += part.text
         text, self._echo = self._echo + text, ""
         logprobs = self._logprobs(tokens) if self._scored else None
-        return CompletionChoice(text, self._index, logprobs, parts[-1].finish_reason if parts else None)
+        choice = CompletionChoice(text, self._index, logprobs, parts[-1].finish_reason if parts else None)
+        if ids := [token for part in parts for token in part.ids]:
+            choice.token_ids = ids
+        if self.read:
+            choice.prompt_token_ids, self.read = list(self.read), ()
+        return choice
 
     def _logprobs(self, tokens: list[TokenLogprob]) -> CompletionLogprobs:
         offsets = []
@@ -198,7 +218,9 @@ class _Choice:
             tokens=[token.token for token in tokens],
             token_logprobs=[token.logprob for token in tokens],
             top_logprobs=[
-                None if token.logprob is None else {each.token: each.logprob or 0.0 for each in token.top}
+                None
+                if token.logprob is None
+                else {token.token: token.logprob} | {each.token: each.logprob or 0.0 for each in token.top}
                 for token in tokens
             ],
             text_offset=offsets,
@@ -210,20 +232,21 @@ def _completion(head: Head, choices: list[CompletionChoice]) -> Completion:
 
 
 async def _chunks(
-    head: Head, turns: list[Turn], choices: list[_Choice], usage: bool, starts: list[Started]
+    head: Head, turns: list[Turn], choices: list[_Choice], usage: Counted, starts: list[Started]
 ) -> AsyncGenerator[bytes, None]:
     count = Count()
+    read = sum(each.prompt_tokens for each in starts)
     async with aclosing(steps(turns)) as arriving:
         async for index, parts in arriving:
             count.add(parts)
             choice = choices[index].of(parts)
-            if choice.text or choice.finish_reason is not None or choice.logprobs:
+            if choice.text or choice.finish_reason is not None or choice.logprobs or choice.token_ids:
                 chunk = _completion(head, [choice])
-                if usage:
-                    chunk.usage = None
+                if usage != "never":
+                    chunk.usage = count.usage(read) if usage == "always" else None
                 yield sse.event(_json.encode(chunk))
-    if usage:
+    if usage != "never":
         last = _completion(head, [])
-        last.usage = count.usage(sum(each.prompt_tokens for each in starts))
+        last.usage = count.usage(read)
         yield sse.event(_json.encode(last))
     yield sse.DONE

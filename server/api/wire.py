@@ -12,6 +12,7 @@ from msgspec import UNSET, Meta, UnsetType
 Probability = Annotated[float, Meta(ge=0, le=1)]
 Penalty = Annotated[float, Meta(ge=-2, le=2)]
 Positive = Annotated[int, Meta(ge=1, le=2**31 - 1)]
+Natural = Annotated[int, Meta(ge=0, le=2**31 - 1)]
 Seed = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
 Name = Annotated[str, Meta(min_length=1)]
 
@@ -62,22 +63,25 @@ class ChatMessage(msgspec.Struct):
 
 
 class StreamOptions(msgspec.Struct):
+    """`continuous_usage_stats`, which is vLLM's, puts usage in every chunk. `include_obfuscation` is accepted: what
+    OpenAI pads chunks with protects from who counts bytes on the way, and is not sent here.
+    """
+
     include_usage: bool | None = None
+    continuous_usage_stats: bool | None = None
+    include_obfuscation: bool | None = None
 
 
-class ChatRequest(msgspec.Struct):
-    """OpenAI's request, with what local servers add: `top_k`, `min_p`, `repetition_penalty`, `ignore_eos` and
-    `chat_template_kwargs`, variables for the model's chat template such as {"enable_thinking": false}. `functions`
-    and `function_call` are OpenAI's older names; llama.cpp and vLLM call an answer's format `json_schema`, `guided_*`
-    and `structured_outputs`.
+class Generation(msgspec.Struct, kw_only=True):
+    """What requests for text share. Beside OpenAI's there is what local servers add: `top_k`, `min_p`,
+    `repetition_penalty`, `ignore_eos`; of vLLM's `min_tokens`, before which neither the model nor `stop_token_ids`
+    end an answer, and `return_token_ids`. llama.cpp and vLLM call an answer's format `json_schema`, `grammar` (GBNF or
+    Lark), `guided_*` and `structured_outputs`.
     """
 
     model: Name
-    messages: Annotated[list[ChatMessage], Meta(min_length=1)]
     stream: bool | None = None
     stream_options: StreamOptions | None = None
-    max_tokens: Positive | None = None
-    max_completion_tokens: Positive | None = None
     stop: Annotated[str, Meta(min_length=1)] | Annotated[list[Name], Meta(max_length=4)] | None = None
     n: Annotated[int, Meta(ge=1, le=16)] | None = None
     temperature: Annotated[float, Meta(ge=0, le=2)] | None = None
@@ -85,22 +89,15 @@ class ChatRequest(msgspec.Struct):
     presence_penalty: Penalty | None = None
     frequency_penalty: Penalty | None = None
     seed: Seed | None = None
-    logprobs: bool | None = None
-    top_logprobs: Annotated[int, Meta(ge=0, le=20)] | None = None
     logit_bias: dict[str, Annotated[float, Meta(ge=-100, le=100)]] | None = None
     top_k: Annotated[int, Meta(ge=0, le=2**31 - 1)] | None = None
     min_p: Probability | None = None
     repetition_penalty: Annotated[float, Meta(ge=0.01, le=10)] | None = None
     ignore_eos: bool | None = None
-    reasoning_effort: str | None = None
-    chat_template_kwargs: dict[str, Any] | None = None
-    tools: list[dict[str, Any]] | None = None
-    tool_choice: str | dict[str, Any] | None = None
-    parallel_tool_calls: bool | None = None
+    min_tokens: Natural | None = None
+    stop_token_ids: Annotated[list[Natural], Meta(max_length=128)] | None = None
+    return_token_ids: bool | None = None
     response_format: dict[str, Any] | None = None
-    modalities: list[str] | None = None
-    functions: Annotated[list[dict[str, Any]], Meta(min_length=1)] | None = None
-    function_call: str | dict[str, Any] | None = None
     json_schema: str | dict[str, Any] | None = None
     grammar: str | None = None
     guided_json: str | dict[str, Any] | None = None
@@ -109,6 +106,30 @@ class ChatRequest(msgspec.Struct):
     guided_grammar: str | None = None
     structured_outputs: dict[str, Any] | None = None
     user: str | None = None
+
+
+class ChatRequest(Generation, kw_only=True):
+    """OpenAI's request, with `chat_template_kwargs`, variables for the model's chat template such as
+    {"enable_thinking": false}. `continue_final_message` goes on with the last message, which is the assistant's, where
+    otherwise a new turn begins; `add_generation_prompt: false` leaves the beginning of that turn to the model.
+    `functions` and `function_call` are OpenAI's older names.
+    """
+
+    messages: Annotated[list[ChatMessage], Meta(min_length=1)]
+    max_tokens: Positive | None = None
+    max_completion_tokens: Positive | None = None
+    logprobs: bool | None = None
+    top_logprobs: Annotated[int, Meta(ge=0, le=20)] | None = None
+    reasoning_effort: str | None = None
+    chat_template_kwargs: dict[str, Any] | None = None
+    add_generation_prompt: bool | None = None
+    continue_final_message: bool | None = None
+    tools: list[dict[str, Any]] | None = None
+    tool_choice: str | dict[str, Any] | None = None
+    parallel_tool_calls: bool | None = None
+    modalities: list[str] | None = None
+    functions: Annotated[list[dict[str, Any]], Meta(min_length=1)] | None = None
+    function_call: str | dict[str, Any] | None = None
     metadata: dict[str, Any] | None = None
     store: bool | None = None
 
@@ -182,6 +203,7 @@ class Choice(msgspec.Struct):
     message: AnswerMessage
     finish_reason: str
     logprobs: Logprobs | None = None
+    token_ids: list[int] | UnsetType = UNSET
 
 
 class PromptTokensDetails(msgspec.Struct):
@@ -208,6 +230,7 @@ class ChatCompletion(msgspec.Struct):
     choices: list[Choice]
     usage: Usage
     system_fingerprint: str
+    prompt_token_ids: list[int] | UnsetType = UNSET
 
 
 class FunctionDelta(msgspec.Struct):
@@ -240,10 +263,12 @@ class ChunkChoice(msgspec.Struct):
     delta: ChunkDelta
     finish_reason: str | None = None
     logprobs: Logprobs | None = None
+    token_ids: list[int] | UnsetType = UNSET
 
 
 class ChatChunk(msgspec.Struct):
-    """One event of a streamed answer. `usage` stands only where the client asked for it."""
+    """One event of a streamed answer. `usage` stands only where the client asked for it, `prompt_token_ids` in the
+    first one alone."""
 
     id: str
     object: Literal["chat.completion.chunk"]
@@ -252,67 +277,7 @@ class ChatChunk(msgspec.Struct):
     choices: list[ChunkChoice]
     system_fingerprint: str
     usage: Usage | UnsetType | None = UNSET
-
-
-# ---- completions ----------------------------------------------------------------------------------------------------
-
-
-class CompletionRequest(msgspec.Struct):
-    """`prompt`: a text, texts, the token ids of one prompt, or of several. `max_tokens` 0 reads and says nothing."""
-
-    model: Name
-    prompt: str | list[Any]
-    max_tokens: Annotated[int, Meta(ge=0, le=2**31 - 1)] = 16
-    stream: bool | None = None
-    stream_options: StreamOptions | None = None
-    echo: bool | None = None
-    logprobs: Annotated[int, Meta(ge=0, le=20)] | None = None
-    suffix: str | None = None
-    stop: Annotated[str, Meta(min_length=1)] | Annotated[list[Name], Meta(max_length=4)] | None = None
-    n: Annotated[int, Meta(ge=1, le=16)] | None = None
-    best_of: Annotated[int, Meta(ge=1, le=16)] | None = None
-    temperature: Annotated[float, Meta(ge=0, le=2)] | None = None
-    top_p: Probability | None = None
-    top_k: Annotated[int, Meta(ge=0, le=2**31 - 1)] | None = None
-    min_p: Probability | None = None
-    presence_penalty: Penalty | None = None
-    frequency_penalty: Penalty | None = None
-    repetition_penalty: Annotated[float, Meta(ge=0.01, le=10)] | None = None
-    seed: Seed | None = None
-    ignore_eos: bool | None = None
-    logit_bias: dict[str, Annotated[float, Meta(ge=-100, le=100)]] | None = None
-    response_format: dict[str, Any] | None = None
-    user: str | None = None
-
-
-class CompletionLogprobs(msgspec.Struct):
-    """`text_offset`: where each token begins, in characters from the start of the text. The first token of an echoed
-    prompt follows nothing, so its log-probability is null.
-    """
-
-    tokens: list[str]
-    token_logprobs: list[float | None]
-    top_logprobs: list[dict[str, float] | None]
-    text_offset: list[int]
-
-
-class CompletionChoice(msgspec.Struct):
-    text: str
-    index: int
-    logprobs: CompletionLogprobs | None = None
-    finish_reason: str | None = None
-
-
-class Completion(msgspec.Struct):
-    """A whole answer, or one event of a streamed one."""
-
-    id: str
-    object: Literal["text_completion"]
-    created: int
-    model: str
-    choices: list[CompletionChoice]
-    system_fingerprint: str
-    usage: Usage | UnsetType | None = UNSET
+    prompt_token_ids: list[int] | UnsetType = UNSET
 
 
 # ---- embeddings -----------------------------------------------------------------------------------------------------
@@ -450,6 +415,10 @@ class Alive(msgspec.Struct):
     status: Literal["ok"]
 
 
+class Version(msgspec.Struct):
+    version: str
+
+
 class Readiness(msgspec.Struct):
     ready: bool
     waiting: list[str]
@@ -469,12 +438,26 @@ class ModelHealth(msgspec.Struct):
     cache_bytes: int | None
 
 
+class SourceHealth(msgspec.Struct):
+    """`state` is connecting, following or waiting. `messages` and `refused` count since the start."""
+
+    source: str
+    state: str
+    error: str | None
+    messages: int
+    refused: int
+    lag_seconds: float | None
+
+
 class CollectionHealth(msgspec.Struct):
+    """`sources` are those that are followed or watched while the server runs."""
+
     state: str
     error: str | None
     documents: int
     chunks: int
     skipped: list[str]
+    sources: list[SourceHealth] = []
 
 
 class Health(msgspec.Struct):

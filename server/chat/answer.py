@@ -28,10 +28,10 @@ class Cited:
 class Part(msgspec.Struct, frozen=True):
     """What was added to the answer since the last Part. Exactly the last one has a `finish_reason`.
 
-    `reasoning_tokens` of `tokens` went into thinking. `cached_tokens` stands in the first one that has any, `scored`,
-    the prompt's own tokens, in the first one of a turn that asked for them. `stop` is the stop string that ended the
-    answer, in the last one. `annotations` are those of a model on another server, as that wrote them; its counts come
-    in the last one, for all.
+    `reasoning_tokens` of `tokens` went into thinking, `ids` are theirs where they were asked for. `cached_tokens`
+    stands in the first one that has any, `scored`, the prompt's own tokens, in the first one of a turn that asked for
+    them. `stop` is the stop string that ended the answer, in the last one. `annotations` are those of a model on
+    another server, as that wrote them; its counts come in the last one, for all.
     """
 
     text: str
@@ -46,6 +46,7 @@ class Part(msgspec.Struct, frozen=True):
     scored: Sequence[TokenLogprob] = ()
     stop: str | None = None
     annotations: Sequence[dict[str, Any]] = ()
+    ids: Sequence[int] = ()
 
 
 @dataclass
@@ -116,6 +117,7 @@ class Answer:
             delta.tokens if read.reasoning and not read.text else 0,
             delta.cached_tokens,
             stop=self._stop.met,
+            ids=delta.ids,
         )
 
     def _plain(self, delta: Delta) -> Part:
@@ -135,6 +137,7 @@ class Answer:
             logprobs=delta.logprobs if text or not stopped else (),
             cached_tokens=delta.cached_tokens,
             stop=self._stop.met,
+            ids=delta.ids,
         )
 
     def _read(self, text: str) -> _Read:

@@ -29,5 +29,7 @@ class Asked(msgspec.Struct, frozen=True):
     options: dict[str, Any] = {}
     prompt_logprobs: int | None = None
     begun: str = ""
+    token_ids: bool = False
+    """Whether the ids of the tokens read and written are told."""
     sent: dict[str, msgspec.Raw] | None = None
     """The fields of the client's own request, where it spoke the wire that a model on another server reads as it is."""

@@ -15,6 +15,8 @@ def forwarded(asked: Asked, grounds: str | None) -> Forwarded:
         raise UnsupportedParameter("This model goes on with no answer that is begun already.", param="messages")
     if asked.prompt_logprobs is not None:
         raise UnsupportedParameter("This model tells nothing of the prompt's own tokens.", param="echo")
+    if asked.token_ids:
+        raise UnsupportedParameter("This model's server is not asked for token ids.", param="return_token_ids")
     return Forwarded(
         messages=asked.messages,
         prompt=asked.prompt,

@@ -76,7 +76,7 @@ async def _generate(runtime: Runtime, target: Target, model: Model, asked: Asked
             async with aclosing(model.generate(request)) as events:
                 async for batch in events:
                     if isinstance(batch[0], Admitted):
-                        yield Started(batch[0].prompt_tokens, hits or ())
+                        yield Started(batch[0].prompt_tokens, hits or (), batch[0].ids)
                     if parts := answer.take(batch):
                         yield parts
                     if answer.finished:
@@ -147,6 +147,7 @@ def _bare(asked: Asked) -> tuple[Generate, Answer]:
         sampling=asked.sampling,
         grammar=asked.grammar,
         prompt_logprobs=asked.prompt_logprobs,
+        token_ids=asked.token_ids,
     )
     return request, Answer(StopScanner(asked.stop), ())
 
@@ -166,6 +167,7 @@ async def _spoken(asked: Asked, hits: Sequence[Hit] | None, dialect: Dialect) ->
         sampling=asked.sampling,
         grammar=dialect.grammar(prompt, asked.tools, asked.grammar),
         markers=[] if asked.tools is None else list(dialect.tools.markers),
+        token_ids=asked.token_ids,
     )
     answer = Answer(
         StopScanner(asked.stop),

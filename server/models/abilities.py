@@ -22,15 +22,17 @@ SAMPLING = frozenset(
         "ignore_eos",
     ]
 )
+IDS = frozenset(["min_tokens", "stop_token_ids", "return_token_ids"])
+"""For engines that choose tokens themselves: llama.cpp's interface tells no ids and asks for none."""
 STRUCTURED = frozenset(["response_format", "tools", "tool_choice", "grammar"])
 
 ABILITIES: dict[str, frozenset[str]] = {
-    "openvino": SAMPLING | STRUCTURED | {"echo", "prompt_logprobs", "draft"},
+    "openvino": SAMPLING | STRUCTURED | IDS | {"echo", "prompt_logprobs", "draft"},
     "llamacpp": SAMPLING | STRUCTURED,
-    "transformers": SAMPLING | STRUCTURED | {"echo", "prompt_logprobs"},
+    "transformers": SAMPLING | STRUCTURED | IDS | {"echo", "prompt_logprobs"},
     "reader": frozenset(),
     "echo": frozenset(),
-    "remote": SAMPLING | STRUCTURED | {"parts"},
+    "remote": SAMPLING | STRUCTURED | IDS - {"return_token_ids"} | {"parts"},
 }
 """By the word a recipe writes, for task: chat."""
 

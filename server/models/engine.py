@@ -4,12 +4,12 @@ An engine lives in a worker process and is synchronous. One thread, its owner, c
 It knows nothing of HTTP, recipes' other sections, asyncio or processes.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, Protocol
 
 import msgspec
 
-from server.errors import HearthError
+from server.errors import HearthError, InvalidValue
 from server.models.infill import Infill
 
 
@@ -51,6 +51,7 @@ class Sampling(msgspec.Struct, frozen=True, omit_defaults=True):
     """How tokens are chosen; the defaults are neutral, OpenAI's own.
 
     Order: logit_bias, grammar, penalties, temperature, top_k, top_p, min_p. Temperature 0 takes the likeliest token.
+    An answer ends before a token of `stop_token_ids`; before it has `min_tokens` tokens nothing of the model's ends it.
     `top_logprobs` None asks for no log-probabilities, 0 for those of the chosen tokens alone; they are of the raw
     logits, before any of the above. `repetition_penalty` is that of CTRL (arXiv 1909.05858), over prompt and answer.
     """
@@ -66,6 +67,8 @@ class Sampling(msgspec.Struct, frozen=True, omit_defaults=True):
     logit_bias: dict[int, float] = {}
     top_logprobs: int | None = None
     ignore_eos: bool = False
+    min_tokens: int = 0
+    stop_token_ids: list[int] = []
 
 
 class Grammar(msgspec.Struct, frozen=True):
@@ -95,6 +98,8 @@ class Generate(msgspec.Struct, frozen=True, omit_defaults=True, tag="generate"):
     """Where set, a Scored event tells how likely each token of the prompt was, with that many alternatives."""
     markers: list[str] = []
     """Texts that show in the answer although they are control tokens: a tool format reads them."""
+    token_ids: bool = False
+    """Whether the ids of the prompt's and the answer's tokens are told."""
 
 
 class Embed(msgspec.Struct, frozen=True, tag="embed"):
@@ -143,10 +148,14 @@ Lookup = Tokenize | Detokenize | Count
 """What is answered at once with one event, beside the requests that wait for their turn."""
 
 
-class Admitted(msgspec.Struct, frozen=True, tag="admitted"):
-    """First event of every request: it was valid and waits for its turn. Sent before any heavy work is done."""
+class Admitted(msgspec.Struct, frozen=True, omit_defaults=True, tag="admitted"):
+    """First event of every request: it was valid and waits for its turn. Sent before any heavy work is done.
+
+    `ids` are the prompt's tokens, for a request with `token_ids`.
+    """
 
     prompt_tokens: int
+    ids: list[int] = []
 
 
 class Citation(msgspec.Struct, frozen=True):
@@ -180,7 +189,7 @@ class Scored(msgspec.Struct, frozen=True, tag="scored"):
     tokens: list[TokenLogprob]
 
 
-class Delta(msgspec.Struct, frozen=True, tag="delta"):
+class Delta(msgspec.Struct, frozen=True, omit_defaults=True, tag="delta"):
     """What one step added to one answer. The last one carries `finish_reason`: "stop" or "length".
 
     `text` is whole characters only. `logprobs` holds one entry for each of `tokens` where they were asked for.
@@ -193,6 +202,8 @@ class Delta(msgspec.Struct, frozen=True, tag="delta"):
     citations: list[Citation] = []
     finish_reason: str | None = None
     logprobs: list[TokenLogprob] = []
+    ids: list[int] = []
+    """Of each of `tokens`, for a request with `token_ids`."""
 
 
 class Vectors(msgspec.Struct, frozen=True, tag="vectors"):
@@ -259,6 +270,13 @@ def is_last(event: Event) -> bool:
             return True
         case _:
             return False
+
+
+def check_tokens(tokens: Iterable[int], size: int, param: str) -> None:
+    """Raises InvalidValue, naming the first, where some are not in a vocabulary of `size`."""
+    for token in tokens:
+        if not 0 <= token < size:
+            raise InvalidValue(f"The token id {token} is out of vocabulary: this model has {size} tokens.", param=param)
 
 
 class Card(msgspec.Struct, frozen=True):

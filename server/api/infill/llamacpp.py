@@ -16,6 +16,7 @@ from server import chat
 from server.api import sse
 from server.api.decode import decode, ignored
 from server.api.document import documented
+from server.api.formats import written
 from server.api.models import chosen
 from server.api.reply import Direct, Reply, json
 from server.api.sampled import SAMPLED
@@ -225,23 +226,32 @@ def _asked(asked: _Options, prompt: str | list[int], target: Target, card: Card)
     """Raises for what this model, or this server, cannot honour."""
     if card.task != "chat":
         raise InvalidValue(f"The model `{target.id}` is for {card.task}, not for completions.", param="model")
-    if asked.grammar:
-        raise UnsupportedParameter("GBNF is not followed here; send a `json_schema`.", param="grammar")
     if asked.n_probs:
         raise UnsupportedParameter("Probabilities are told by /v1/completions, with `logprobs`.", param="n_probs")
-    if asked.json_schema is not None and "response_format" not in card.honours:
-        message = f"The model `{target.id}` follows no schema. These engines do: {', '.join(able('response_format'))}."
-        raise UnsupportedParameter(message, param="json_schema")
-    schema = None
-    if asked.json_schema is not None:
-        schema = Grammar("json_schema", _json.encode(asked.json_schema).decode(), "json_schema")
     return Asked(
         prompt=prompt,
         max_tokens=None if asked.n_predict < 0 else asked.n_predict,
         stop=(asked.stop,) if isinstance(asked.stop, str) else tuple(asked.stop or ()),
         sampling=_sampling(asked),
-        grammar=schema,
+        grammar=_format(asked, target, card),
     )
+
+
+def _format(asked: _Options, target: Target, card: Card) -> Grammar | None:
+    """What the answer has to conform to; llama.cpp's clients send an empty grammar for none."""
+    if asked.json_schema is None and not asked.grammar:
+        return None
+    field = "grammar" if asked.json_schema is None else "json_schema"
+    if asked.json_schema is not None and asked.grammar:
+        raise InvalidValue("`json_schema` and `grammar` both say what the answer is to be.", param="grammar")
+    if "response_format" not in card.honours:
+        able_ones = ", ".join(able("response_format"))
+        raise UnsupportedParameter(
+            f"The model `{target.id}` cannot honour `{field}`. These engines can: {able_ones}.", param=field
+        )
+    if asked.json_schema is None:
+        return written(asked.grammar or "", field)
+    return Grammar("json_schema", _json.encode(asked.json_schema).decode(), field)
 
 
 def _sampling(asked: _Options) -> Sampling:

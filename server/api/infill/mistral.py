@@ -18,7 +18,8 @@ from server.api.document import documented
 from server.api.models import chosen
 from server.api.reply import Direct, json
 from server.api.turns import Count, Head, Turn, admit, steps
-from server.api.wire import CompletionRequest, Name, Penalty, Probability, Usage
+from server.api.wire import Name, Penalty, Probability, Usage
+from server.api.wire_completions import CompletionRequest
 from server.chat import Part
 from server.chat.infill import filled, infill_of
 from server.runtime import Runtime

@@ -2,10 +2,22 @@
 
 from pathlib import Path
 
+import msgspec
 import pytest
 
-from server.errors import ContextLengthExceeded, InvalidValue, RequestError
-from server.models.engine import Admitted, Card, Detokenize, Embed, Engine, Generate, Message, Tokenize, is_last
+from server.errors import ContextLengthExceeded, InvalidValue, RequestError, UnsupportedParameter
+from server.models.engine import (
+    Admitted,
+    Card,
+    Delta,
+    Detokenize,
+    Embed,
+    Engine,
+    Generate,
+    Message,
+    Tokenize,
+    is_last,
+)
 from server.models.engines import create
 from tests.making.oracle import MISSING, needs_torch
 from tests.models.engines.driving import ROWS, finished, loaded, steps
@@ -205,9 +217,39 @@ def test_counting_goes_on_beside_a_generation(name: str, engines: dict[str, Engi
 @with_ids
 def test_a_foreign_id_is_refused(name: str, engines: dict[str, Engine]) -> None:
     for foreign in (-1, 10_000_000):
-        with pytest.raises(InvalidValue, match="not in this model's vocabulary") as refused:
+        with pytest.raises(InvalidValue, match="out of vocabulary: this model has") as refused:
             engines[name].detokenize(Detokenize([1, foreign]))
         assert refused.value.param == "tokens"
+
+
+@rendering
+def test_ids_are_told_and_end_an_answer_or_are_refused_by_name(name: str, engines: dict[str, Engine]) -> None:
+    engine, plain = engines[name], ROWS[name].long
+    assert isinstance(plain, Generate)
+    asked = msgspec.structs.replace(plain, token_ids=True)
+    if name == "llamacpp":
+        for more in ({"min_tokens": 2}, {"stop_token_ids": [5]}):
+            sampling = msgspec.structs.replace(plain.sampling, **more)
+            with pytest.raises(UnsupportedParameter, match=next(iter(more))):
+                engine.submit(1, msgspec.structs.replace(plain, sampling=sampling))
+        with pytest.raises(UnsupportedParameter, match="return_token_ids"):
+            engine.submit(1, asked)
+        return
+    assert isinstance(asked.prompt, str)
+    assert engine.submit(0, asked).ids == engine.tokenize(Tokenize(asked.prompt)).ids
+    deltas = [event for _, event in steps(engine) if isinstance(event, Delta)]
+    assert [len(delta.ids) for delta in deltas] == [delta.tokens for delta in deltas]
+    ids = [token for delta in deltas for token in delta.ids]
+    assert engine.detokenize(Detokenize(ids)).text == "".join(delta.text for delta in deltas)
+    stop = ids[len(ids) // 2]
+    for least, told in ((0, ids.index(stop)), (len(ids), asked.max_tokens)):
+        sampling = msgspec.structs.replace(plain.sampling, stop_token_ids=[stop], min_tokens=least)
+        [events] = finished(engine, msgspec.structs.replace(plain, sampling=sampling))
+        written = [event.tokens for event in events if isinstance(event, Delta)]
+        assert sum(written) == told if not least else len(ids) <= sum(written)
+    foreign = msgspec.structs.replace(plain.sampling, stop_token_ids=[10_000_000])
+    with pytest.raises(InvalidValue, match="10000000 is out of vocabulary"):
+        engine.submit(1, msgspec.structs.replace(plain, sampling=foreign))
 
 
 @pytest.mark.parametrize("name", ["openvino", "rerank"])

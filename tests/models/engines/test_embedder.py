@@ -48,7 +48,7 @@ def test_special_tokens_are_counted(embedder: Engine) -> None:
 
 @pytest.mark.parametrize("token", [-1, 30522, 10**12])
 def test_a_token_id_outside_the_vocabulary_is_refused_by_place(token: int, embedder: Engine) -> None:
-    with pytest.raises(InvalidValue, match="vocabulary of 30522") as refused:
+    with pytest.raises(InvalidValue, match="out of vocabulary: this model has 30522 tokens") as refused:
         embedder.submit(1, Embed(tokens=[[2054], [token]]))
     assert refused.value.param == "input[1]"
     assert not embedder.busy

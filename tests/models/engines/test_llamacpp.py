@@ -10,10 +10,11 @@ import pytest
 
 from config.model import LocalModel
 from server.errors import ContextLengthExceeded, InvalidValue, UnsupportedParameter
-from server.models.engine import Card, Delta, Generate, Grammar, Sampling
+from server.models.engine import Card, Delta, Generate, Grammar, Sampling, is_last
 from server.models.engines.llamacpp.engine import LlamaCppEngine
 from tests.making import TEXT, made
 from tests.models.engines.driving import deltas, finished, steps, text
+from tests.models.engines.test_compiling import BOMBS
 
 PROMPT = "<|im_start|>user\nHello?<|im_end|>\n<|im_start|>assistant\n"
 GREEDY = Sampling(temperature=0.0)
@@ -174,6 +175,19 @@ def test_a_grammar_that_does_not_compile_is_refused_by_its_field(grammar: Gramma
         engine.submit(1, asked(grammar=grammar))
     assert refused.value.param == "response_format"
     assert not engine.busy
+
+
+@pytest.mark.parametrize("bomb", BOMBS, ids=lambda bomb: bomb.kind)
+def test_a_grammar_deep_enough_to_use_up_a_stack_ends_no_worker(bomb: Grammar, engine: LlamaCppEngine) -> None:
+    """llama.cpp compiles it once more, in a thread of its own."""
+    [events] = finished(engine, asked(grammar=bomb, max_tokens=2))
+    assert is_last(events[-1])
+    with pytest.raises(InvalidValue, match="characters"):
+        engine.submit(1, asked(grammar=Grammar(bomb.kind, bomb.text + " " * 2**18)))
+    with pytest.raises(InvalidValue, match="nested too deeply"):
+        engine.submit(1, asked(grammar=Grammar("json_schema", '{"items":' * 5000 + "{}" + "}" * 5000)))
+    [events] = finished(engine, asked())
+    assert text(events) == TEXT
 
 
 def test_a_control_token_shows_where_it_is_a_marker(engine: LlamaCppEngine) -> None:

@@ -176,7 +176,7 @@ def test_cancelling_a_long_prompt_is_heard_within_a_step(random: TransformersEng
     ("request_", "fault", "says"),
     [
         (Generate(prompt="word " * 2000), ContextLengthExceeded, "maximum context length is 512"),
-        (Generate(prompt=[10**6]), InvalidValue, "not in this model's vocabulary"),
+        (Generate(prompt=[10**6]), InvalidValue, "out of vocabulary"),
         (Generate(prompt=[]), InvalidValue, "empty"),
         (Generate(prompt="a", sampling=Sampling(logit_bias={10**6: 1.0})), InvalidValue, "vocabulary"),
         (Generate(prompt="a", grammar=Grammar("regex", "(")), InvalidValue, "regular expression"),

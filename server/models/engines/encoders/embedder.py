@@ -19,6 +19,7 @@ from server.models.engine import (
     Tokenize,
     Tokens,
     Vectors,
+    check_tokens,
 )
 from server.models.engines.encoders.encoder import Encoder
 from server.models.engines.encoders.rows import Rows
@@ -71,11 +72,9 @@ class EmbedEngine:
     def _asked(self, request: Embed) -> list[list[int]]:
         if request.texts is not None:
             return self._encoder.ids(request.texts)
-        size = self._encoder.shape.vocabulary
         given = request.tokens or []
         for at, ids in enumerate(given):
-            if not all(0 <= token < size for token in ids):
-                raise InvalidValue(f"A token id is not in this model's vocabulary of {size}.", param=f"input[{at}]")
+            check_tokens(ids, self._encoder.shape.vocabulary, f"input[{at}]")
         return [self._encoder.framed(ids) for ids in given]
 
     def tokenize(self, request: Tokenize) -> Tokens:

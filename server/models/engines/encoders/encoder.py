@@ -17,8 +17,7 @@ import openvino as ov
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
-from server.errors import InvalidValue
-from server.models.engine import Detokenize, Spelled, Tokenize, Tokens
+from server.models.engine import Detokenize, Spelled, Tokenize, Tokens, check_tokens
 from server.models.engines.encoders.config import FAMILIES, Shape, Task, advised
 from server.models.engines.encoders.graph import VERSION, build
 
@@ -103,10 +102,7 @@ class Encoder:
 
     def detokenize(self, request: Detokenize) -> Spelled:
         """Raises InvalidValue for an id that is not in the vocabulary."""
-        if not all(0 <= token < self.shape.vocabulary for token in request.tokens):
-            raise InvalidValue(
-                f"A token id is not in this model's vocabulary of {self.shape.vocabulary}.", param="tokens"
-            )
+        check_tokens(request.tokens, self.shape.vocabulary, "tokens")
         return Spelled(self._tokenizer.decode(request.tokens, skip_special_tokens=False))
 
     def encode(self, rows: list[list[int]]) -> NDArray[np.float32]:

@@ -40,8 +40,10 @@ from server.models.engine import (
     Spelled,
     Tokenize,
     Tokens,
+    check_tokens,
     is_last,
 )
+from server.models.engines.compiling import deep_threads
 from server.models.engines.llamacpp.file import Metadata
 from server.models.engines.llamacpp.log import listening
 from server.models.engines.llamacpp.wire import Answer, completion, held
@@ -114,7 +116,7 @@ class LlamaCppEngine:
         llama, self._structured = _package(self._engines)
         progress(f"loading {file.name}")
         self._api_key = secrets.token_urlsafe(32)
-        with listening() as words:
+        with listening() as words, deep_threads():
             try:
                 self._server = llama.Server(self._params(llama, shared))
             except RuntimeError as error:
@@ -176,13 +178,13 @@ class LlamaCppEngine:
             raise RequestError("This model is for chat, not for embeddings.", param="model")
         if request.prompt_logprobs is not None:
             raise UnsupportedParameter("The engine llamacpp gives no prompt_logprobs.", param="prompt_logprobs")
+        self._refuse_ids(request)
         if request.grammar is not None and not self._structured:
             raise UnsupportedParameter(native.WITHOUT_GRAMMARS, param=request.grammar.param)
         prompt = self._tokens(request.prompt)
         if len(prompt) >= self._context:
             raise ContextLengthExceeded.of(self._context, len(prompt))
-        if not all(0 <= token < len(self._metadata.tokens) for token in request.sampling.logit_bias):
-            raise InvalidValue(self._foreign, param="logit_bias")
+        check_tokens(request.sampling.logit_bias, len(self._metadata.tokens), "logit_bias")
         room = self._context - len(prompt)
         if request.max_tokens is not None:
             room = min(room, request.max_tokens)
@@ -197,6 +199,16 @@ class LlamaCppEngine:
         else:  # llama.cpp takes 0 for 1
             self._arrived.put((running, Delta(finish_reason="length")))
         return Admitted(len(prompt))
+
+    @staticmethod
+    def _refuse_ids(request: Generate) -> None:
+        asked = {
+            "min_tokens": request.sampling.min_tokens,
+            "stop_token_ids": request.sampling.stop_token_ids,
+            "return_token_ids": request.token_ids,
+        }
+        for param in (name for name, value in asked.items() if value):
+            raise UnsupportedParameter(f"The engine llamacpp honours no {param}.", param=param)
 
     def _start(self) -> None:
         """Hand to the threads what there is room for, in order."""
@@ -216,18 +228,13 @@ class LlamaCppEngine:
         if prompt is None:
             raise RequestError("This model needs a chat template, and has none.", param="messages")
         if isinstance(prompt, list):
-            if not all(0 <= token < len(self._metadata.tokens) for token in prompt):
-                raise InvalidValue(self._foreign, param="prompt")
+            check_tokens(prompt, len(self._metadata.tokens), "prompt")
             ids = prompt
         else:
             ids = self.tokenize(Tokenize(prompt)).ids
         if not ids:
             raise InvalidValue("The prompt is empty.", param="prompt")
         return ids
-
-    @property
-    def _foreign(self) -> str:
-        return f"A token id is not in this model's vocabulary of {len(self._metadata.tokens)}."
 
     def count(self, request: Generate) -> int:
         return len(self._tokens(request.prompt))
@@ -247,8 +254,7 @@ class LlamaCppEngine:
         return Tokens(said)
 
     def detokenize(self, request: Detokenize) -> Spelled:
-        if not all(0 <= token < len(self._metadata.tokens) for token in request.tokens):
-            raise InvalidValue(self._foreign, param="tokens")
+        check_tokens(request.tokens, len(self._metadata.tokens), "tokens")
         text: str = self._asked("/detokenize", {"tokens": request.tokens})["content"]
         return Spelled(text.removeprefix(" ") if self._metadata.prefixed else text)
 

@@ -14,6 +14,7 @@ from llguidance import LLMatcher, LLTokenizer
 
 from server.errors import InvalidValue, ServiceError, UnsupportedParameter
 from server.models.engine import Delta, Event, Failed, Generate, Grammar, TokenLogprob
+from server.models.engines.compiling import NAMES, compiled
 
 _NAMES_TOKENS = re.compile(r"<\[|<\|")
 _IMPOSSIBLE = -9999.0
@@ -63,15 +64,19 @@ def _constraint(grammar: Grammar) -> str:
 
     Checked here, since llama.cpp answers freely, without a word, where a grammar does not compile.
     """
-    what = grammar.kind.replace("_", " ")
     try:
-        source = _lark(grammar)
-        why = LLMatcher.validate_grammar(source)
+        return compiled(grammar, lambda: _valid(_lark(grammar)))
+    except RecursionError:
+        why = "it is nested too deeply"
     except ValueError as error:
-        why = str(error)
-    if why:
-        first = why.strip().splitlines()[0]
-        raise InvalidValue(f"The {what} cannot be used: {first}", param=grammar.param)
+        why = str(error).strip().splitlines()[0]
+    raise InvalidValue(f"The {NAMES[grammar.kind]} cannot be used: {why}", param=grammar.param)
+
+
+def _valid(source: str) -> str:
+    """Raises ValueError, saying what is wrong, where it does not compile."""
+    if why := LLMatcher.validate_grammar(source):
+        raise ValueError(why)
     return source
 
 
@@ -101,7 +106,8 @@ def held(grammar: Grammar) -> LLMatcher | None:
     """
     if grammar.kind == "lark" and _NAMES_TOKENS.search(grammar.text):
         return None
-    matcher = LLMatcher(LLTokenizer("byte"), _constraint(grammar), log_level=0)
+    source = _constraint(grammar)
+    matcher = compiled(grammar, lambda: LLMatcher(LLTokenizer("byte"), source, log_level=0))
     return None if matcher.is_error() else matcher
 
 

@@ -61,6 +61,7 @@ class _Answer:
     limit: int
     alternatives: int | None
     """Of each token of the prompt, where its log-probabilities are asked for."""
+    ids: bool
     written: int = 0
     begun: bool = False
     scores: list[TokenLogprob] = field(default_factory=list)
@@ -195,12 +196,13 @@ class PagedEngine:
             admitted.speaking,
             limit=admitted.limit,
             alternatives=scored,
+            ids=admitted.ids,
         )
         if scored is not None:
             answer.scores.append(self._desk.logprob(tokens[0], None))
         self._answers[key] = answer
         self.schedule.add(answer.sequence)
-        return Admitted(len(tokens))
+        return admitted.told
 
     def tokenize(self, request: Tokenize) -> Tokens:
         return self._desk.tokenize(request)
@@ -313,7 +315,7 @@ class PagedEngine:
         if isinstance(choice, HearthError):
             turn.fault = choice
             return False
-        if choice.token in self._words.ends:
+        if choice.token in answer.chooser.ends:
             turn.reason = "stop"
             return False
         answer.sequence.tokens.append(choice.token)
@@ -350,7 +352,10 @@ class PagedEngine:
         if turn.reason is not None:
             text += answer.speaking.flush()
             self.cancel(key)
-        delta = Delta(text, turn.tokens, cached_tokens=cached, finish_reason=turn.reason, logprobs=turn.logprobs)
+        ids = answer.sequence.tokens[-turn.tokens :] if answer.ids and turn.tokens else []
+        delta = Delta(
+            text, turn.tokens, cached_tokens=cached, finish_reason=turn.reason, logprobs=turn.logprobs, ids=ids
+        )
         return [*events, (key, delta)]
 
     def _budget(self) -> int:

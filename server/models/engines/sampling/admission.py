@@ -1,9 +1,20 @@
 """A request to generate, as an engine takes it that chooses tokens itself: checked, and ready to begin."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from server.errors import ContextLengthExceeded, InvalidValue, RequestError
-from server.models.engine import Detokenize, Generate, Request, Spelled, Tokenize, TokenLogprob, Tokens
+from server.models.engine import (
+    Admitted,
+    Detokenize,
+    Generate,
+    Request,
+    Spelled,
+    Tokenize,
+    TokenLogprob,
+    Tokens,
+    check_tokens,
+)
 from server.models.engines.sampling.constraint import Grammars
 from server.models.engines.sampling.sampler import Choice, Chooser
 from server.models.engines.sampling.vocabulary import Speaking, Vocabulary
@@ -11,7 +22,7 @@ from server.models.engines.sampling.vocabulary import Speaking, Vocabulary
 
 @dataclass(frozen=True)
 class Admission:
-    """`tokens` of the prompt, the `limit` of those to come, and how these are chosen and told.
+    """`tokens` of the prompt, the `limit` of those to come, and how these are chosen and told, `ids` whether by id.
 
     `scored` is how many alternatives each token of the prompt is wanted with; None where it is not scored.
     """
@@ -21,6 +32,11 @@ class Admission:
     chooser: Chooser
     speaking: Speaking
     scored: int | None
+    ids: bool
+
+    @property
+    def told(self) -> Admitted:
+        return Admitted(len(self.tokens), list(self.tokens) if self.ids else [])
 
 
 class Desk:
@@ -38,9 +54,8 @@ class Desk:
         tokens = self._tokens(request.prompt)
         if len(tokens) >= self._context:
             raise ContextLengthExceeded.of(self._context, len(tokens))
-        for token in request.sampling.logit_bias:
-            if not self._known(token):
-                raise InvalidValue(f"The token {token} is not in this model's vocabulary.", param="logit_bias")
+        self._check(request.sampling.logit_bias, "logit_bias")
+        self._check(request.sampling.stop_token_ids, "stop_token_ids")
         constraint = None if request.grammar is None else self._grammars.matcher(request.grammar)
         room = self._context - len(tokens)
         return Admission(
@@ -49,6 +64,7 @@ class Desk:
             Chooser(request.sampling, tokens, constraint, self._words.ends),
             Speaking(self._words, request.markers),
             request.prompt_logprobs,
+            request.token_ids,
         )
 
     def count(self, request: Generate) -> int:
@@ -61,22 +77,20 @@ class Desk:
 
     def detokenize(self, request: Detokenize) -> Spelled:
         """Raises InvalidValue for an id that is not in the vocabulary."""
-        if not all(map(self._known, request.tokens)):
-            raise InvalidValue("A token id is not in this model's vocabulary.", param="tokens")
+        self._check(request.tokens, "tokens")
         return Spelled(self._words.decode(request.tokens))
 
     def _tokens(self, prompt: str | list[int] | None) -> list[int]:
         if prompt is None:
             raise RequestError("This model needs a chat template, and has none.", param="messages")
         tokens = self._words.encode(prompt, begin=True) if isinstance(prompt, str) else list(prompt)
-        if not all(map(self._known, tokens)):
-            raise InvalidValue("A token id is not in this model's vocabulary.", param="prompt")
+        self._check(tokens, "prompt")
         if not tokens:
             raise InvalidValue("The prompt is empty.", param="prompt")
         return tokens
 
-    def _known(self, token: int) -> bool:
-        return 0 <= token < len(self._words.pieces)
+    def _check(self, tokens: Iterable[int], param: str) -> None:
+        check_tokens(tokens, len(self._words.pieces), param)
 
     def logprobs(self, choice: Choice) -> list[TokenLogprob]:
         """What is told of a token: nothing where its log-probability was not asked for."""

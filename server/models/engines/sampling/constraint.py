@@ -1,25 +1,13 @@
 """Grammars as masks over the vocabulary, by llguidance: at every step only tokens that can still end in the grammar."""
 
-import threading
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-
 import numpy as np
 from llguidance import LLMatcher, LLTokenizer
 from numpy.typing import NDArray
 
 from server.errors import InvalidValue
 from server.models.engine import Grammar
+from server.models.engines.compiling import NAMES, compiled
 from server.models.engines.sampling.vocabulary import Vocabulary
-
-_NAMES = {"json_schema": "JSON Schema", "regex": "regular expression", "lark": "Lark grammar"}
-
-_LONGEST = 2**18
-_STACK_BYTES = 2**29
-"""The library descends from rule to rule, some kilobytes of stack each, and ends the process where that is used up.
-
-This is enough for as many rules as stand in the longest grammar; what is not used costs nothing.
-"""
 
 
 class Grammars:
@@ -38,23 +26,10 @@ class Grammars:
                 n_vocab=len(self._vocabulary.pieces),
                 eos_token=sorted(self._vocabulary.ends),
             )
-        if len(grammar.text) > _LONGEST:
-            raise InvalidValue(
-                f"The {_NAMES.get(grammar.kind, 'grammar')} has more than {_LONGEST} characters.", param=grammar.param
-            )
-        matcher = _on_a_deep_stack(lambda: LLMatcher(tokenizer, _source(grammar)))
+        matcher = compiled(grammar, lambda: LLMatcher(tokenizer, _source(grammar)))
         if matcher.is_error():
-            raise InvalidValue(f"The {_NAMES[grammar.kind]} cannot be used: {_why(matcher)}", param=grammar.param)
+            raise InvalidValue(f"The {NAMES[grammar.kind]} cannot be used: {_why(matcher)}", param=grammar.param)
         return Constraint(matcher, len(self._vocabulary.pieces), grammar.param)
-
-
-def _on_a_deep_stack(compile_: Callable[[], LLMatcher]) -> LLMatcher:
-    before = threading.stack_size(_STACK_BYTES)
-    try:
-        with ThreadPoolExecutor(1) as thread:
-            return thread.submit(compile_).result()
-    finally:
-        threading.stack_size(before)
 
 
 def _source(grammar: Grammar) -> str:
@@ -70,7 +45,7 @@ def _source(grammar: Grammar) -> str:
         case "lark":
             return LLMatcher.grammar_from_lark(grammar.text)
         case other:
-            raise InvalidValue(f"The kind of grammar {other!r} is not one of {', '.join(_NAMES)}.", param=grammar.param)
+            raise InvalidValue(f"The kind of grammar {other!r} is not one of {', '.join(NAMES)}.", param=grammar.param)
 
 
 class Constraint:

@@ -60,8 +60,14 @@ class Chooser:
             np.fromiter(sampling.logit_bias.keys(), np.int64),
             np.fromiter(sampling.logit_bias.values(), np.float32),
         )
-        self._ends = np.fromiter(sorted(ends), np.int64) if sampling.ignore_eos else np.zeros(0, np.int64)
-        self.adjusts = bool(len(self._bias[0]) or len(self._ends) or constraint is not None or self.penalised)
+        self.ends = ends.union(sampling.stop_token_ids)
+        """The tokens before which the answer ends."""
+        self._never = np.fromiter(sorted(ends) if sampling.ignore_eos else (), np.int64)
+        self._early = np.fromiter(sorted(self.ends) if sampling.min_tokens else (), np.int64)
+        self._taken = 0
+        self.adjusts = bool(
+            len(self._bias[0]) or len(self._never) or len(self._early) or constraint is not None or self.penalised
+        )
         """Whether logits are changed before a token is chosen."""
         self.greedy = sampling.temperature < _COLDEST
         self.plain = not self.adjusts and self.greedy and sampling.top_logprobs is None
@@ -76,8 +82,9 @@ class Chooser:
         """Change logits, in place, by all that comes before temperature. Raises HearthError, and fails closed."""
         tokens, biases = self._bias
         scores[tokens] += biases
-        if len(self._ends):
-            self._forbid_ends(scores)
+        forbidden = self._early if self._taken < self.sampling.min_tokens else self._never
+        if len(forbidden):
+            self._forbid(forbidden, scores)
         elif self.constraint is not None:
             scores[~self.constraint.allowed()] = -np.inf
         if self.penalised:
@@ -85,6 +92,7 @@ class Chooser:
 
     def take(self, token: int) -> None:
         """Note a token that was chosen. Raises HearthError where the grammar cannot take it."""
+        self._taken += 1
         if self.penalised:
             self._said.add(token)
             self._seen.add(token)
@@ -95,12 +103,12 @@ class Chooser:
         """A number of [0, 1), the next of this answer's."""
         return float(self._random.random())
 
-    def _forbid_ends(self, scores: Row) -> None:
+    def _forbid(self, forbidden: Ids, scores: Row) -> None:
         if self.constraint is None:
-            scores[self._ends] = -np.inf
+            scores[forbidden] = -np.inf
             return
         allowed = self.constraint.allowed().copy()
-        ends = self._ends[allowed[self._ends]]
+        ends = forbidden[allowed[forbidden]]
         allowed[ends] = False
         if not allowed.any():  # a finished document has no more to say
             allowed[ends] = True

@@ -57,6 +57,7 @@ class _Answer:
     speaking: Speaking
     scores: int | None
     """How many alternatives each of the prompt's tokens is wanted with; None once they were told, or never."""
+    ids: bool
     cache: Any = None
     past: int = 0
     scored: list[TokenLogprob] = field(default_factory=list)
@@ -120,9 +121,10 @@ class TransformersEngine:
             admitted.chooser,
             admitted.speaking,
             admitted.scored,
+            admitted.ids,
         )
         self._waiting.append(answer)
-        return Admitted(len(admitted.tokens))
+        return admitted.told
 
     def tokenize(self, request: Tokenize) -> Tokens:
         return self._desk.tokenize(request)
@@ -206,7 +208,7 @@ class TransformersEngine:
         [choice] = self._sampler.choose(logits, [(len(logits) - 1, answer.chooser)])
         if isinstance(choice, HearthError):
             return Failed.of(choice)
-        if choice.token in self._words.ends:
+        if choice.token in answer.chooser.ends:
             return Delta(answer.speaking.flush(), finish_reason="stop")
         answer.tokens.append(choice.token)
         text = answer.speaking.feed(choice.token)
@@ -217,4 +219,5 @@ class TransformersEngine:
             reason = "length"
         if reason is not None:
             text += answer.speaking.flush()
-        return Delta(text, 1, finish_reason=reason, logprobs=self._desk.logprobs(choice))
+        ids = [choice.token] if answer.ids else []
+        return Delta(text, 1, finish_reason=reason, logprobs=self._desk.logprobs(choice), ids=ids)
