@@ -45,6 +45,16 @@ def embed(data: str | None, peer: bool) -> None:
 
 
 @main.command()
+@_data
+@click.option("--questions", default=300, show_default=True, help="How many questions; the sample is always the same.")
+def retrieval(data: str | None, questions: int) -> None:
+    """How well each leg, LanceDB's own hybrid search and ours find; on the handbook where there is no reading set."""
+    from bench.retrieval import bench
+
+    sys.exit(bench(data, questions))
+
+
+@main.command()
 @click.option("--quick", is_flag=True, help="One round and no long prompt: a look, not a verdict.")
 @click.option(
     "--only", help="The parts to measure, with commas between: http,bare,share,prefix,front,streams,long,memory."
@@ -57,6 +67,16 @@ def cpu(quick: bool, only: str | None, llama_server: str | None) -> None:
     from bench.cpu import bench
 
     sys.exit(bench(quick, only, llama_server))
+
+
+@main.command()
+@click.option("--rows", default=100_000, show_default=True, help="Rows of the large table; the small has a tenth.")
+@click.option("--writes", default=1000, show_default=True, help="Single-row writes.")
+def knowledge(rows: int, writes: int) -> None:
+    """Queries hot and from disk, bulk ingest and single writes, beside LanceDB alone."""
+    from bench.knowledge import bench
+
+    sys.exit(bench(rows, writes))
 
 
 if __name__ == "__main__":

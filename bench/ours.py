@@ -21,11 +21,12 @@ def main(folder: str, cache: str) -> None:
     print(card.precision, flush=True)
     for line in sys.stdin:
         started = time.perf_counter()
-        rows = _embedded(engine, json.loads(line))
+        rows = embedded(engine, json.loads(line))
         print(json.dumps([time.perf_counter() - started, rows]), flush=True)
 
 
-def _embedded(engine: EmbedEngine, texts: list[str]) -> list[list[float]]:
+def embedded(engine: EmbedEngine, texts: list[str]) -> list[list[float]]:
+    """One vector a text, which is read as far as the peer reads it."""
     ids = [row[: _TOKENS - 1][1:] if len(row) > _TOKENS else row[1:-1] for row in engine._encoder.ids(texts)]
     engine.submit(0, Embed(tokens=ids))
     vectors = np.zeros((len(texts), 0), np.float32)

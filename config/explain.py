@@ -38,9 +38,11 @@ def explain(errors: list[ErrorDetails], tree: object) -> Iterator[Problem]:
 
 
 def _path(loc: tuple[str | int, ...]) -> KeyPath:
-    """The error's place as the recipe has it: without pydantic's marks for the engine's section and for keys."""
+    """The error's place as the recipe has it: without pydantic's marks for kinds of sections and for keys."""
     if loc[-1:] == ("[key]",):
         return loc[:-1]
+    if loc[:1] == ("knowledge",) and loc[2:3] == ("sources",):
+        return (*loc[:4], *loc[5:])
     return (*loc[:2], *loc[3:]) if loc[:1] == ("models",) else loc
 
 

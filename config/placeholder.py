@@ -7,7 +7,8 @@ from pathlib import Path
 
 from config.document import Problem
 from config.fault import KeyPath
-from config.section import Outside, SecretFile, is_file, shown
+from config.places import is_file
+from config.section import Outside, SecretFile, shown
 
 LARGEST_FILE = 64 * 1024
 

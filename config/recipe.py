@@ -102,6 +102,9 @@ def disagreements(tree: object) -> Iterator[Problem]:
     yield from fallbacks(models, {name: _task(spec) for name, spec in models.items()})
     for name, spec in _entries(tree, "knowledge"):
         yield from _unresolved_model(tree, ("knowledge", name, "embed"), spec.get("embed"), "embed")
+        search = spec.get("search")
+        rerank = search.get("rerank") if isinstance(search, Mapping) else None
+        yield from _unresolved_model(tree, ("knowledge", name, "search", "rerank"), rerank, "rerank")
     for name, spec in _entries(tree, "assistants"):
         yield from _unresolved_model(tree, ("assistants", name, "model"), spec.get("model"), "chat")
         yield from _unresolved_collections(tree, ("assistants", name, "knowledge"), spec.get("knowledge"))

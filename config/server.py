@@ -8,19 +8,8 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, Field
 
 from config.key import Key, Rates
-from config.section import (
-    Count,
-    Duration,
-    FileToBe,
-    FolderToBe,
-    HostName,
-    Listen,
-    ListenAt,
-    Section,
-    Size,
-    WebOrigin,
-    wrong,
-)
+from config.places import FileToBe, FolderToBe, Listen, ListenAt
+from config.section import Count, Duration, HostName, Section, Size, WebOrigin, wrong
 
 
 class Limits(Rates):

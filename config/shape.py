@@ -7,6 +7,7 @@ from typing import Annotated, Any, Union, get_args, get_origin
 from pydantic import SecretStr
 
 from config.fault import KeyPath
+from config.knowledge import SOURCES, source_kind
 from config.recipe import Recipe
 from config.section import Section
 
@@ -47,13 +48,13 @@ def _inside(kind: Any, step: str | int, value: object) -> Iterator[Any]:
 
 
 def _members(annotation: Any, value: object) -> Iterator[Any]:
-    """The plain types behind an annotation; of several sections, the one whose engine `value` names."""
+    """The plain types behind an annotation; of several sections, the one that `value` is of."""
     if get_origin(annotation) is Annotated:
         yield from _members(get_args(annotation)[0], value)
     elif get_origin(annotation) in (Union, UnionType):
         for member in get_args(annotation):
             yield from _members(member, value)
-    elif not _another_engine(annotation, value):
+    elif not _another_engine(annotation, value) and not _another_source(annotation, value):
         yield annotation
 
 
@@ -62,3 +63,7 @@ def _another_engine(kind: Any, value: object) -> bool:
         return False
     chosen = value.get("engine") if isinstance(value, Mapping) else None
     return chosen not in get_args(kind.model_fields["engine"].annotation)
+
+
+def _another_source(kind: Any, value: object) -> bool:
+    return kind in SOURCES.values() and kind is not SOURCES[source_kind(value)]

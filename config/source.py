@@ -10,7 +10,8 @@ from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler, ValidationInfo
 from pydantic_core import CoreSchema, core_schema
 
 from config.fault import nearest
-from config.section import Outside, absolute, is_file, is_folder, shown, text_of, wrong
+from config.places import absolute, is_file, is_folder
+from config.section import Outside, shown, text_of, wrong
 
 WEIGHTS = ("config.json", "*.safetensors")
 """The files that make a folder a model."""

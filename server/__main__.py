@@ -78,6 +78,23 @@ def ingest(path: Path, recipe: Path, collection: str | None) -> None:
 
 
 @main.command()
+@click.argument("collection")
+@click.argument("query")
+@_recipe_option
+@click.option("-k", type=click.IntRange(1, 100), help="How many chunks; the collection's search.k unless said.")
+@click.option("--mode", type=click.Choice(["hybrid", "vector", "text"]), help="How to search; as the recipe says.")
+@click.option("--json", "as_json", is_flag=True, help="Print what /v1/retrieve answers, explained.")
+@click.option("--key", envvar="HEARTH_KEY", help="An API key, where the server asks for one.")
+def search(
+    collection: str, query: str, recipe: Path, k: int | None, mode: str | None, as_json: bool, key: str | None
+) -> None:
+    """Search COLLECTION for QUERY: in the running server, else in RECIPE loaded for this one search."""
+    from server.searching import search as put
+
+    sys.exit(put(_loaded(recipe), collection, query, k, mode, key, _out, _err, as_json=as_json))
+
+
+@main.command()
 @click.argument("what", nargs=-1, metavar="[RECIPE] [hf:OWNER/NAME...]")
 @click.option("--model", "-m", help="Only the weights of this model of the recipe.")
 @click.option("--verify", is_flag=True, help="Fetch nothing; read what is on disk and take every sum again.")

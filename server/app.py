@@ -29,7 +29,7 @@ from server.api import (
 )
 from server.api.allowed import Allowed
 from server.api.auth import Gate, KeyRing
-from server.api.described import described
+from server.api.described import Described
 from server.api.document import openapi
 from server.api.faults import on_bug, on_framework_error, on_hearth_error
 from server.api.limits import RATE_HEADERS
@@ -47,6 +47,7 @@ from server.runtime import VERSION, Runtime
 _ROUTES = [
     health.welcome,
     health.healthz,
+    health.version,
     health.readyz,
     health.health,
     health.metrics,
@@ -61,7 +62,7 @@ _ROUTES = [
     *ollama_models.ROUTES,
     *responses.ROUTES,
     embeddings.embeddings,
-    rerank.rerank,
+    *rerank.ROUTES,
     *files.ROUTES,
     retrieve.retrieve,
     *vector_stores.ROUTES,
@@ -105,7 +106,7 @@ def create_app(recipe: Recipe) -> Observed:
         logging_config=None,
     )
     app.state["keys"] = ring
-    app.state["document"] = described(app, recipe)
+    app.state["document"] = Described(app, recipe)
     asks = recipe.server.keys or recipe.server.keys_file is not None
     guarded = Routed(app if asks else OwnPagesOnly(app, recipe.server))
     sockets = frozenset(route.path for route in app.routes if isinstance(route, WebSocketRoute))

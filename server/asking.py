@@ -43,9 +43,7 @@ def ask(recipe: Recipe, question: str, model: str | None, key: str | None, out: 
 
 
 def _from_server(recipe: Recipe, question: str, model: str, key: str | None) -> Iterator[str]:
-    listen = recipe.server.listen
-    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(listen.host, listen.host)
-    url = f"http://{f'[{host}]' if ':' in host else host}:{listen.port}/v1/chat/completions"
+    url = f"{recipe.server.listen.url}/v1/chat/completions"
     body = {"model": model, "messages": [{"role": "user", "content": question}], "stream": True}
     headers = {"authorization": f"Bearer {key}"} if key else {}
     with httpx.stream("POST", url, json=body, headers=headers, timeout=_LOAD_SECONDS, trust_env=False) as reply:

@@ -140,6 +140,13 @@ class CollectionNotFound(NotFound):
     code = "collection_not_found"
 
 
+class Conflict(RequestError):
+    """What is asked goes against what something is, or is at now."""
+
+    status = 409
+    code = "conflict"
+
+
 class MethodNotAllowed(RequestError):
     """`allowed` lists the methods the route takes, as the Allow header writes them."""
 

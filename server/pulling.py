@@ -210,9 +210,7 @@ def _unnamed(recipe: Recipe) -> list[str]:
 
 def _running(recipe: Recipe) -> Mapping[str, Any] | None:
     """What the recipe's server says of its models; None where no Hearth answers."""
-    listen = recipe.server.listen
-    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(listen.host, listen.host)
-    url = f"http://{f'[{host}]' if ':' in host else host}:{listen.port}/health"
+    url = f"{recipe.server.listen.url}/health"
     try:
         models = httpx.get(url, timeout=_ANSWER_SECONDS, trust_env=False).json()["models"]
     except (httpx.HTTPError, ValueError, LookupError, TypeError):  # nobody, or another program

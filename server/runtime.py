@@ -6,15 +6,16 @@ import time
 from collections.abc import AsyncIterator, Iterable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from importlib.metadata import version
 from typing import Literal
 
 from config import Recipe
 from config.assistant import AssistantSpec
 from config.model import RemoteModel as RemoteSpec
-from server.errors import CollectionNotFound, ModelNotFound
+from server.errors import CollectionNotFound, InvalidValue, ModelNotFound
 from server.files import Files
-from server.knowledge import Collection, Filter, Found, Shelf
+from server.knowledge import Collection, Current, Filter, Found, Shelf, reranked
 from server.models.fallback import Switch
 from server.models.model import Model
 from server.models.remote import RemoteModel
@@ -26,6 +27,8 @@ from server.vector_stores import VectorStores
 Mode = Literal["hybrid", "vector", "text"]
 
 VERSION = version("hearth")
+
+NO_RANKER = "none"
 
 _MOST_NAMES = 8
 """Of models, that a fault lists."""
@@ -106,7 +109,7 @@ class Runtime:
             models = {name: model_of(name, recipe, telemetry) for name in recipe.models}
             for model in models.values():
                 await stack.enter_async_context(model)
-            shelves = _shelves(recipe, models)
+            shelves = _shelves(recipe, models, state, telemetry)
             stack.push_async_callback(_end, [asyncio.create_task(shelf.keep()) for shelf in shelves.values()])
             files = await Files.open(state, recipe.server.data / "files")
             stores = VectorStores.open(state, files, models, shelves, recipe.server.data / "vector_stores")
@@ -157,13 +160,38 @@ class Runtime:
         mode: Mode | None = None,
         filters: Filter | None = None,
         weights: tuple[float, float] | None = None,
+        as_of: int | None = None,
+        ranker: str | None = None,
+        depth: int | None = None,
     ) -> Found:
-        """One search, measured."""
+        """One search, measured.
+
+        `ranker` is the model that orders the `depth` nearest anew, "none" for no such model; without it the recipe's is
+        asked. Raises what the model raises: nothing comes back in an order that was not asked for.
+        """
         started = time.perf_counter()
-        found = await collection.search(query, k=k, mode=mode, filters=filters, weights=weights)
+        spec = collection.spec.search
+        name = spec.rerank if ranker is None else None if ranker == NO_RANKER else ranker
+        reranker = None if name is None else self.reranker(name)
+        wanted = spec.k if k is None else k
+        read = wanted if reranker is None else depth or max(spec.rerank_depth, wanted)
+        found = await collection.search(query, k=read, mode=mode, filters=filters, weights=weights, as_of=as_of)
+        if reranker is not None:
+            found = await reranked(found, query, reranker, wanted)
         elapsed = time.perf_counter() - started
         self.telemetry.search.collection(elapsed, collection.name, mode or collection.spec.search.mode)
         return found
+
+    def reranker(self, name: str) -> Served:
+        """The model under this id, where it is for rerank. Raises ModelNotFound or InvalidValue."""
+        try:
+            model = self.target(name).model
+        except ModelNotFound as error:
+            raise ModelNotFound(error.message, param="ranking_options.ranker") from error
+        if model.spec.task != "rerank":
+            message = f"The model `{name[:200]}` is for {model.spec.task}, not for rerank."
+            raise InvalidValue(message, param="ranking_options.ranker")
+        return model
 
     @property
     def waiting(self) -> list[str]:
@@ -184,6 +212,10 @@ class Runtime:
             collection_ready=lambda: [
                 (float(shelf.opened), {"hearth.collection": name}) for name, shelf in self.shelves.items()
             ],
+            collection_upkeep=lambda what: [
+                (float(getattr(shelf.upkeep, what)), {"hearth.collection": name})
+                for name, shelf in self.shelves.items()
+            ],
         )
 
 
@@ -201,12 +233,14 @@ def model_of(name: str, recipe: Recipe, telemetry: Telemetry) -> Served:
     return Model(name, spec, queue=queue, data=recipe.server.data, telemetry=telemetry)
 
 
-def _shelves(recipe: Recipe, models: dict[str, Served]) -> dict[str, Shelf]:
+def _shelves(recipe: Recipe, models: dict[str, Served], state: State, telemetry: Telemetry) -> dict[str, Shelf]:
     folder = recipe.server.data / "knowledge"
-    return {
-        name: Shelf(name, Collection(name, spec, models[spec.embed], folder / name), models[spec.embed])
-        for name, spec in recipe.knowledge.items()
-    }
+    shelves = {}
+    for name, spec in recipe.knowledge.items():
+        collection = Collection(name, spec, models[spec.embed], folder / name)
+        current = Current(collection, state, folder, partial(telemetry.lag.source, collection=name))
+        shelves[name] = Shelf(name, collection, models[spec.embed], current)
+    return shelves
 
 
 def _targets(recipe: Recipe, models: dict[str, Served]) -> dict[str, Target]:

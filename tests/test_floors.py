@@ -20,9 +20,10 @@ FLOORS = [
     {"server.chat"},
     {"server.policies"},
     {"server.api"},
+    {"server.connection"},
     {
         *("server.app", "server.serving", "server.asking", "server.checking", "server.ingesting", "server.pulling"),
-        *("server.building", "server.connection", "server.reloading", "server.keys", "server.__main__"),
+        *("server.building", "server.reloading", "server.keys", "server.searching", "server.__main__"),
     },
 ]
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}

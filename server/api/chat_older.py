@@ -17,7 +17,13 @@ def modern(asked: ChatRequest) -> ChatRequest:
         return msgspec.structs.replace(asked, **_tools(asked, asked.functions))
     if isinstance(asked.function_call, dict):
         raise InvalidValue("`function_call` names a function, and `functions` has none.", param="function_call")
+    _check(asked.function_call)
     return asked
+
+
+def _check(choice: str | dict[str, Any] | None) -> None:
+    if choice not in (None, "auto", "none") and not isinstance(choice, dict):
+        raise InvalidValue('`function_call` is "none", "auto" or {"name": ...}.', param="function_call")
 
 
 def is_older(asked: ChatRequest) -> bool:
@@ -29,9 +35,8 @@ def _tools(asked: ChatRequest, functions: list[dict[str, Any]]) -> dict[str, Any
     if asked.tools is not None:
         raise InvalidValue("A request has `tools` or `functions`, not both.", param="functions")
     choice = asked.function_call
+    _check(choice)
     if isinstance(choice, dict):
         choice = {"type": "function", "function": choice}
-    elif choice not in (None, "auto", "none"):
-        raise InvalidValue('`function_call` is "none", "auto" or {"name": ...}.', param="function_call")
     tools = [{"type": "function", "function": function} for function in functions]
     return {"tools": tools, "tool_choice": choice, "parallel_tool_calls": False if tools else None}

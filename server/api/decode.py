@@ -45,7 +45,7 @@ async def decode(request: Request[Any, Any, Any], kind: type[T]) -> tuple[T, lis
 def parse(body: bytes, kind: type[T]) -> tuple[T, list[str]]:
     """As `decode`, from bytes."""
     try:
-        value = _decoder(kind).decode(body)
+        value = _read(body, kind)
         known = kind.__struct_fields__
         unknown = {name: field for name, field in _fields.decode(body).items() if name not in known}
         if (local_only := unknown.pop("local_only", None)) is not None:
@@ -59,6 +59,31 @@ def parse(body: bytes, kind: type[T]) -> tuple[T, list[str]]:
         raise RequestError(f"The body is not valid UTF-8: {error.reason} at byte {error.start}.") from error
     except RecursionError as error:
         raise RequestError("The body is nested too deeply.") from error
+
+
+def _read(body: bytes, kind: type[T]) -> T:
+    try:
+        found: T = _decoder(kind).decode(body)
+        return found
+    except msgspec.ValidationError as error:
+        if "got `float`" not in str(error):
+            raise
+    # JSON has one kind of number, and 1.0 is as whole as 1: clients whose language has no integers send either.
+    value: T = msgspec.convert(whole(msgspec.json.decode(body)), kind)
+    return value
+
+
+def whole(value: Any) -> Any:
+    """Decoded JSON with all numbers that are whole as integers."""
+    match value:
+        case float() if value.is_integer():
+            return int(value)
+        case dict():
+            return {name: whole(each) for name, each in value.items()}
+        case list():
+            return [whole(each) for each in value]
+        case _:
+            return value
 
 
 def fields(body: bytes) -> dict[str, msgspec.Raw]:

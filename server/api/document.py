@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 from types import UnionType
-from typing import Any, ClassVar, get_args
+from typing import Any, ClassVar, get_args, get_origin
 
 import msgspec
 from litestar import Litestar
@@ -14,6 +14,7 @@ from litestar.openapi.spec import (
     Components,
     OpenAPIMediaType,
     OpenAPIResponse,
+    OpenAPIType,
     Operation,
     Parameter,
     Reference,
@@ -33,6 +34,7 @@ _FAULTS = {
     "403": "The key lacks the scope.",
     "404": "There is no such model, collection or route.",
     "405": "The route does not take this method.",
+    "409": "It goes against what this is, or is at now.",
     "413": "The body is larger than the server allows.",
     "415": "The body is not JSON.",
     "429": "Too many requests wait, or the limits of the key are used up; see Retry-After.",
@@ -41,6 +43,9 @@ _FAULTS = {
     "503": "The model or collection cannot answer now; see Retry-After.",
     "504": "The model did not answer within its deadline.",
 }
+
+
+_USUAL = tuple(status for status in _FAULTS if status != "409")
 
 
 class _Documented(Operation):
@@ -57,7 +62,7 @@ def documented(
     stream: type[msgspec.Struct] | UnionType | None = None,
     stream_type: str = "text/event-stream",
     fault: type[msgspec.Struct] = ErrorReply,
-    faults: Iterable[str] = tuple(_FAULTS),
+    faults: Iterable[str] = _USUAL,
     not_ready: bool = False,
     query: type[msgspec.Struct] | None = None,
     form: type[msgspec.Struct] | None = None,
@@ -81,7 +86,8 @@ def documented(
         bodies = ((_JSON, body), ("multipart/form-data", form))
         requested = RequestBody({media: _media(kind) for media, kind in bodies if kind is not None}, required=True)
 
-    kinds = {kind for kind in (body, form, query, *_each(reply), *_each(stream), fault) if isinstance(kind, type)}
+    told = (body, form, query, *_each(reply), *_each(stream), fault)
+    kinds = {kind for each in told for kind in (each, *get_args(each)) if isinstance(kind, type)}
 
     @dataclass
     class Documented(_Documented):
@@ -115,8 +121,15 @@ _JSON = "application/json"
 
 
 def _media(kind: type[msgspec.Struct] | UnionType) -> OpenAPIMediaType:
-    references = [Reference(ref=REF.format(name=each.__name__)) for each in _each(kind)]
-    return OpenAPIMediaType(schema=references[0] if len(references) == 1 else Schema(any_of=references))
+    schemas = [_schema(each) for each in _each(kind)]
+    return OpenAPIMediaType(schema=schemas[0] if len(schemas) == 1 else Schema(any_of=schemas))
+
+
+def _schema(kind: Any) -> Schema | Reference:
+    """Of a wire type, or of a list of one."""
+    if get_origin(kind) is list:
+        return Schema(type=OpenAPIType.ARRAY, items=_schema(get_args(kind)[0]))
+    return Reference(ref=REF.format(name=kind.__name__))
 
 
 def openapi(version: str) -> OpenAPIConfig:

@@ -92,7 +92,7 @@ def _beside(wanted: dict[str, Any], name: str, kind: str, param: str) -> Grammar
 def _of_structured_outputs(wanted: dict[str, Any]) -> Grammar:
     param = "structured_outputs"
     kinds = ("json", "regex", "choice", "grammar", "json_object")
-    given = [kind for kind in kinds if wanted.get(kind) not in (None, False)]
+    given = [kind for kind in kinds if wanted.get(kind) is not None and wanted[kind] is not False]
     if len(given) != 1:
         raise InvalidValue(f"`{param}` is an object with one of {', '.join(kinds)}.", param=param)
     return _made(given[0], wanted[given[0]], f"{param}.{given[0]}")

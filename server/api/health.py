@@ -1,16 +1,19 @@
 """What operators and monitors read: alive, ready, the whole state, and metrics."""
 
+import asyncio
 import time
 from typing import Any
 
 from litestar import Request, route
 from litestar.enums import HttpMethod
+from msgspec.structs import replace
 
 from server.api.auth import KeyRing
+from server.api.described import Described
 from server.api.document import documented
 from server.api.reply import Reply, json
-from server.api.wire import Alive, CollectionHealth, Health, ModelHealth, Readiness, Welcome
-from server.knowledge import Shelf
+from server.api.wire import Alive, CollectionHealth, Health, ModelHealth, Readiness, SourceHealth, Version, Welcome
+from server.knowledge import Shelf, SourceState
 from server.models.served import Served
 from server.runtime import VERSION, Runtime
 from server.telemetry import METRICS_CONTENT_TYPE
@@ -32,13 +35,23 @@ async def welcome(request: Request[Any, Any, Any]) -> Reply:
 
 
 @route(
-    "/healthz",
+    ["/healthz", "/ping"],
     http_method=_READ,
     status_code=200,
     operation_class=documented(None, Alive, summary="Whether the server is alive", faults=()),
 )
 async def healthz() -> Reply:
     return json(Alive("ok"))
+
+
+@route(
+    "/version",
+    http_method=_READ,
+    status_code=200,
+    operation_class=documented(None, Version, summary="Hearth's version, where vLLM tells its own", faults=()),
+)
+async def version() -> Reply:
+    return json(Version(VERSION))
 
 
 @route(
@@ -93,9 +106,18 @@ def _model(model: Served, texts: bool) -> ModelHealth:
 async def _collection(shelf: Shelf, texts: bool) -> CollectionHealth:
     status = await shelf.status()
     error = shelf.error if texts else None
+    sources = [_source(each, n, texts) for n, each in enumerate(shelf.sources)]
     if status is None:
-        return CollectionHealth(shelf.state, error, 0, 0, [])
-    return CollectionHealth(shelf.state, error, status.documents, status.chunks, status.skipped if texts else [])
+        return CollectionHealth(shelf.state, error, 0, 0, [], sources)
+    skipped = status.skipped if texts else []
+    upkeep = status.upkeep if texts else replace(status.upkeep, error=None)
+    return CollectionHealth(shelf.state, error, status.documents, status.chunks, skipped, sources, upkeep)
+
+
+def _source(of: SourceState, n: int, texts: bool) -> SourceHealth:
+    """Which file or topic it is, is told as faults are."""
+    name, error = (of.source, of.error) if texts else (f"{of.source.partition(':')[0]}:{n}", None)
+    return SourceHealth(name, of.state, error, of.messages, of.refused, of.lag_seconds)
 
 
 @route(
@@ -112,4 +134,7 @@ async def metrics(request: Request[Any, Any, Any]) -> Reply:
 
 @route("/openapi.json", http_method=_READ, status_code=200, include_in_schema=False)
 async def openapi_json(request: Request[Any, Any, Any]) -> Reply:
-    return Reply(request.app.state["document"])
+    runtime: Runtime = request.app.state["runtime"]
+    document: Described = request.app.state["document"]
+    cards = {name: model.card for name, model in runtime.models.items()}
+    return Reply(await asyncio.to_thread(document.of, cards))

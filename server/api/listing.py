@@ -8,7 +8,7 @@ from litestar import Request
 from litestar.enums import HttpMethod
 from msgspec import UNSET, Meta, UnsetType
 
-from server.errors import InvalidValue
+from server.errors import InvalidValue, NotFound
 
 T = TypeVar("T", bound=msgspec.Struct)
 Row = TypeVar("Row")
@@ -49,7 +49,7 @@ def converted(given: Mapping[str, str], kind: type[T]) -> T:
 
 
 def page(rows: Sequence[Row], query: ListQuery, name: Callable[[Row], str]) -> tuple[list[Row], bool]:
-    """One page of `rows`, which are oldest first, and whether more follow. Raises InvalidValue for an unknown id."""
+    """One page of `rows`, which are oldest first, and whether more follow. Raises NotFound for an unknown id."""
     ordered = list(rows) if query.order == "asc" else list(reversed(rows))
     names = [name(row) for row in ordered]
     first, last = 0, len(ordered)
@@ -72,4 +72,4 @@ def _place(names: Sequence[str], each: str, param: str) -> int:
     try:
         return names.index(each)
     except ValueError:
-        raise InvalidValue(f"`{each[:100]}` is not in this list.", param=param) from None
+        raise NotFound(f"`{each[:100]}` is not in this list.", param=param) from None

@@ -12,8 +12,8 @@ from server.api.reply import Reply, json
 from server.api.wire import ModelArchitecture, ModelCapabilities, ModelCard, ModelList, ModelMeta, ModelStatus
 from server.errors import InvalidValue
 from server.models.engine import Card
-from server.models.model import State
 from server.models.reasoning import CLOSING
+from server.models.resident import State
 from server.models.served import Served
 from server.runtime import Runtime, Target
 
@@ -62,18 +62,18 @@ async def show_model(request: Request[Any, Any, Any], model_id: str) -> Reply:
     return json(anthropic_model(target) if ANTHROPIC in request.headers else model_card(target))
 
 
-def chosen(runtime: Runtime, model_id: str | None) -> Target:
-    """What `model_id` names, or where a request names none, the only chat model there is.
+def chosen(runtime: Runtime, model_id: str | None, task: str = "chat") -> Target:
+    """What `model_id` names, or where a request names none, the only model for `task` there is.
 
     Raises ModelNotFound, or InvalidValue where the name is missing and there is not exactly one.
     """
     if model_id is not None:
         return runtime.target(model_id)
-    chatting = [name for name, model in runtime.models.items() if model.spec.task == "chat"]
-    if len(chatting) != 1:
-        have = f"{len(chatting)} chat models: {', '.join(sorted(chatting))}" if chatting else "no chat model"
+    able = [name for name, model in runtime.models.items() if model.spec.task == task]
+    if len(able) != 1:
+        have = f"{len(able)} {task} models: {', '.join(sorted(able))}" if able else f"no {task} model"
         raise InvalidValue(f"`model` is missing, and this server has {have}.", param="model")
-    return runtime.target(chatting[0])
+    return runtime.target(able[0])
 
 
 def model_card(target: Target) -> ModelCard:

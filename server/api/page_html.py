@@ -12,7 +12,7 @@ textarea { width: 100%; min-height: 9rem; border: 1px solid var(--line); color: 
 details.route { border: 1px solid var(--line); border-radius: .4rem; margin: .4rem 0; }
 details.route > summary { cursor: pointer; padding: .45rem .7rem; list-style: none; }
 details.route > div { padding: 0 .9rem .9rem; }
-.method { display: inline-block; min-width: 4.2rem; font-weight: 700; color: var(--accent); }
+.method { display: inline-block; min-width: 4.8rem; font-weight: 700; color: var(--accent); }
 .says { opacity: .75; margin-left: .6rem; }
 table { border-collapse: collapse; width: 100%; } td, th { text-align: left; vertical-align: top;
   border-top: 1px solid var(--line); padding: .25rem .5rem .25rem 0; }
@@ -27,6 +27,8 @@ const make = (tag, attributes = {}, ...children) => {
   element.append(...children);
   return element;
 };
+const prose = (text = "") =>
+  text.split("`").map((part, index) => (index % 2 ? make("code", { textContent: part }) : part));
 const pretty = (value) => JSON.stringify(value, null, 2);
 let schemas = {};
 const named = (schema) => (schema.$ref || "").split("/").pop();
@@ -59,7 +61,7 @@ const fields = (schema) => {
 
 const types = () => Object.entries(schemas).map(([name, schema]) =>
   make("details", { className: "route", id: name }, make("summary", {}, make("code", { textContent: name })),
-    make("div", {}, make("p", { textContent: schema.description || "" }), fields(schema))));
+    make("div", {}, make("p", {}, ...prose(schema.description)), fields(schema))));
 
 const open = () => {
   const target = document.getElementById(decodeURIComponent(location.hash.slice(1)));
@@ -102,13 +104,13 @@ const route = (method, path, operation) => {
   const json = request["application/json"];
   const answers = Object.entries(operation.responses).map(([status, reply]) => make("tr", {},
     make("td", { textContent: status }),
-    make("td", {}, reply.description, ...(status < "300" ? contents(reply.content) : []))));
+    make("td", {}, ...prose(reply.description), ...(status < "300" ? contents(reply.content) : []))));
   const parameters = (operation.parameters || []).map((each) => make("tr", {},
     make("td", {}, make("code", { textContent: each.name })), make("td", {}, `${each.in} `, kind(each.schema))));
-  return make("details", { className: "route" },
+  return make("details", { className: "route", id: operation.operationId },
     make("summary", {}, make("span", { className: "method", textContent: method.toUpperCase() }),
       make("code", { textContent: path }), make("span", { className: "says", textContent: operation.summary || "" })),
-    make("div", {}, make("p", { textContent: operation.description || "" }),
+    make("div", {}, make("p", {}, ...prose(operation.description)),
       ...(parameters.length ? [make("h4", { textContent: "Parameters" }), make("table", {}, ...parameters)] : []),
       ...(operation.requestBody ? [make("h4", { textContent: "Body" }), ...contents(request)] : []),
       make("h4", { textContent: "Answers" }), make("table", {}, ...answers),
@@ -121,13 +123,13 @@ const show = async () => {
   const described = await reply.json();
   schemas = described.components.schemas;
   document.getElementById("version").textContent = described.info.version;
-  document.getElementById("about").textContent = described.info.description;
+  document.getElementById("about").append(...prose(described.info.description));
   const routes = Object.entries(described.paths).flatMap(([path, item]) => Object.entries(item)
     .filter(([method]) => method !== "head").map(([method, operation]) => [method, path, operation]));
   for (const tag of described.tags) {
     const own = routes.filter(([, , operation]) => operation.tags.includes(tag.name));
     if (!own.length) continue;
-    page.append(make("h2", { textContent: tag.name }), make("p", { textContent: tag.description }));
+    page.append(make("h2", { textContent: tag.name }), make("p", {}, ...prose(tag.description)));
     page.append(...own.map((each) => route(...each)));
   }
   page.append(make("h2", { textContent: "Types", id: "types" }), ...types());

@@ -15,6 +15,8 @@ from server.api.wire_retrieve import (
     Explained,
     FoundChunk,
     HybridWeights,
+    LegConfidence,
+    LegRanks,
     RankingOptions,
     RetrievalPage,
     RetrievedChunk,
@@ -23,9 +25,9 @@ from server.api.wire_retrieve import (
     Span,
     TextContent,
 )
-from server.errors import CollectionNotFound
-from server.knowledge import Hit, parse_filter
-from server.runtime import Runtime
+from server.errors import CollectionNotFound, InvalidValue
+from server.knowledge import Collection, Found, Hit, parse_filter
+from server.runtime import NO_RANKER, Runtime
 
 
 @post(
@@ -36,7 +38,11 @@ from server.runtime import Runtime
 )
 async def retrieve(request: Request[Any, Any, Any]) -> Reply:
     body, _ = await decode(request, RetrieveRequest)
-    runtime: Runtime = request.app.state["runtime"]
+    return json(await retrieved(request.app.state["runtime"], body))
+
+
+async def retrieved(runtime: Runtime, body: RetrieveRequest) -> RetrievalPage:
+    """The answer to `body`. Raises InvalidValue, CollectionNotFound, or what a model or the store raises."""
     asked = _asked(runtime, body)
     found = await search(runtime, asked)
     page = RetrievalPage(
@@ -44,7 +50,7 @@ async def retrieve(request: Request[Any, Any, Any]) -> Reply:
         id=f"rtv_{token_hex(16)}",
         search_query=list(asked.queries),
         data=[_chunk(group, number, asked.by_file) for number, group in enumerate(found.groups, start=1)],
-        usage=RetrieveUsage(found.tokens),
+        usage=RetrieveUsage(found.tokens, found.rerank_tokens or UNSET),
         timings_ms=found.timings_ms,
         index_version={
             each.name: found.found[at * len(asked.queries)].version for at, each in enumerate(asked.collections)
@@ -57,7 +63,7 @@ async def retrieve(request: Request[Any, Any, Any]) -> Reply:
         await _add_vectors(asked, page.data)
     if "explain" in include:
         page.explain = _explained(asked, found)
-    return json(page)
+    return page
 
 
 def _asked(runtime: Runtime, body: RetrieveRequest) -> Search:
@@ -73,6 +79,10 @@ def _asked(runtime: Runtime, body: RetrieveRequest) -> Search:
         mode=body.mode,
         filters=None if body.filters is None else parse_filter(body.filters),
         weights=None if hybrid is None else (hybrid.embedding_weight, hybrid.text_weight),
+        ranker=ranking.ranker,
+        depth=ranking.depth,
+        neighbours=_neighbours(body),
+        as_of=_versions(body, collections),
         threshold=ranking.score_threshold or 0.0,
         by_file=body.group_by == "file",
         max_tokens=body.max_tokens,
@@ -80,9 +90,32 @@ def _asked(runtime: Runtime, body: RetrieveRequest) -> Search:
     )
 
 
+def _neighbours(body: RetrieveRequest) -> int:
+    if body.neighbours and body.group_by is not None:
+        message = "`neighbours` widens single chunks: leave it out where they are gathered by file."
+        raise InvalidValue(message, param="neighbours")
+    return body.neighbours or 0
+
+
+def _versions(body: RetrieveRequest, collections: Sequence[Collection]) -> dict[str, int]:
+    names = [each.name for each in collections]
+    if isinstance(body.as_of, int):
+        if len(names) > 1:
+            message = f"Versions are of one collection: give `as_of` as an object with {', '.join(names)}."
+            raise InvalidValue(message, param="as_of")
+        return {names[0]: body.as_of}
+    found = body.as_of or {}
+    if unknown := next((name for name in found if name not in names), None):
+        raise InvalidValue(f"`{unknown[:200]}` is not among the collections that are searched.", param="as_of")
+    return found
+
+
 def _chunk(group: Sequence[Hit], number: int, by_file: bool) -> RetrievedChunk:
     hit = group[0]
-    beside = [FoundChunk(each.id, round(each.score, 6), Span(each.start, each.end), each.token_count) for each in group]
+    beside = [
+        FoundChunk(each.id, round(each.score, 6), Span(each.start, each.end, each.page), each.token_count)
+        for each in group
+    ]
     return RetrievedChunk(
         object="retrieval.chunk",
         id=hit.id,
@@ -96,8 +129,9 @@ def _chunk(group: Sequence[Hit], number: int, by_file: bool) -> RetrievedChunk:
         score=round(hit.score, 6),
         scores={name: round(score, 6) for name, score in hit.scores.items()},
         attributes=dict(hit.attributes),
+        licence=hit.licence,
         content=[TextContent("text", each.text) for each in group],
-        span=Span(hit.start, hit.end),
+        span=Span(hit.start, hit.end, hit.page),
         token_count=sum(each.token_count for each in group),
         citation=number,
         chunks=beside if by_file else UNSET,
@@ -114,17 +148,34 @@ async def _add_vectors(asked: Search, chunks: Sequence[RetrievedChunk]) -> None:
 
 
 def _explained(asked: Search, found: Results) -> list[Explained]:
-    weights = HybridWeights(*(asked.weights or (1.0, 1.0)))
+    shown = [(hit.collection, hit.id) for group in found.groups for hit in group]
     pairs = [(collection, query) for collection in asked.collections for query in asked.queries]
     return [
         Explained(
             collection=collection.name,
             query=query,
             mode=asked.mode or collection.spec.search.mode,
-            weights=weights,
+            weights=HybridWeights(*(round(weight, 4) for weight in each.weights)),
             filter=None if asked.filters is None else collection.condition(asked.filters),
             considered=len(each.hits),
             timings_ms={leg: round(spent, 3) for leg, spent in each.timings_ms.items()},
+            confidence=LegConfidence(collection.confidence.vector, collection.confidence.text),
+            ranker=_ranker(asked, collection),
+            ranks={key: _ranks(each, key) for name, key in shown if name == collection.name},
         )
         for (collection, query), each in zip(pairs, found.found, strict=True)
     ]
+
+
+def _ranker(asked: Search, collection: Collection) -> str | None:
+    name = asked.ranker or collection.spec.search.rerank
+    return None if name == NO_RANKER else name
+
+
+def _ranks(found: Found, key: str) -> LegRanks:
+    vector, text = (found.legs.get(leg, []) for leg in ("vector", "text"))
+    return LegRanks(_place(vector, key), _place(text, key))
+
+
+def _place(ids: Sequence[str], key: str) -> int | None:
+    return ids.index(key) + 1 if key in ids else None

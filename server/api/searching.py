@@ -2,15 +2,15 @@
 
 import asyncio
 import re
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import accumulate
 
 import msgspec
 
 from server.errors import InvalidValue
 from server.knowledge import Collection, Filter, Found, Hit
-from server.knowledge.fuse import weighted_sum
+from server.knowledge.fuse import Scale, fused
 from server.runtime import Mode, Runtime
 
 MOST = 1000
@@ -22,7 +22,11 @@ _GROUPED = 200
 
 @dataclass(frozen=True)
 class Search:
-    """What is asked. `k` counts chunks, or files where they are gathered; `page` continues an earlier answer."""
+    """What is asked. `k` counts chunks, or files where they are gathered; `page` continues an earlier answer.
+
+    `as_of` holds the earlier version of each collection that is to be searched in one. `ranker` and `depth` are as in
+    `Runtime.search`, and with `neighbours` each chunk is widened by that many before and after it.
+    """
 
     queries: Sequence[str]
     collections: Sequence[Collection]
@@ -34,6 +38,10 @@ class Search:
     by_file: bool = False
     max_tokens: int | None = None
     page: str | None = None
+    as_of: Mapping[str, int] = field(default_factory=dict)
+    ranker: str | None = None
+    depth: int | None = None
+    neighbours: int = 0
 
 
 @dataclass(frozen=True)
@@ -53,6 +61,11 @@ class Results:
         return sum(each.tokens for each in self.found)
 
     @property
+    def rerank_tokens(self) -> int:
+        """Read by the models that put it in order."""
+        return sum(each.rerank_tokens for each in self.found)
+
+    @property
     def timings_ms(self) -> dict[str, float]:
         """Of the slowest search of each leg."""
         slowest: dict[str, float] = {}
@@ -68,19 +81,42 @@ async def search(runtime: Runtime, asked: Search) -> Results:
     wanted = first + asked.k + 1  # one more tells whether there is a next page
     if wanted > MOST + 1:
         raise InvalidValue(f"Pages reach as far as {MOST} results.", param="page")
-    depth = min(MOST, max(wanted, _GROUPED) if asked.by_file else wanted)
+    most = min(MOST, max(wanted, _GROUPED) if asked.by_file else wanted)
     found = await asyncio.gather(
-        *(
-            runtime.search(each, query, k=depth, mode=asked.mode, filters=asked.filters, weights=asked.weights)
-            for each in asked.collections
-            for query in asked.queries
-        )
+        *(_one(runtime, asked, each, query, most) for each in asked.collections for query in asked.queries)
     )
     hits = _nearest(_comparable(asked, found), asked.threshold)
     groups = _by_file(hits) if asked.by_file else [[hit] for hit in hits]
-    shown = _fitting(groups[first : first + asked.k], asked.max_tokens)
+    shown = _fitting(await _widened(asked, groups[first : first + asked.k]), asked.max_tokens)
     more = bool(shown) and len(groups) > first + len(shown)
     return Results(shown, f"page_{first + len(shown)}" if more else None, found)
+
+
+async def _one(runtime: Runtime, asked: Search, collection: Collection, query: str, most: int) -> Found:
+    return await runtime.search(
+        collection,
+        query,
+        k=most,
+        mode=asked.mode,
+        filters=asked.filters,
+        weights=asked.weights,
+        as_of=asked.as_of.get(collection.name),
+        ranker=asked.ranker,
+        # The same for every page, so that pages are parts of one order.
+        depth=max(asked.depth or collection.spec.search.rerank_depth, asked.k),
+    )
+
+
+async def _widened(asked: Search, groups: list[list[Hit]]) -> list[list[Hit]]:
+    if not asked.neighbours:
+        return groups
+    hits = [hit for group in groups for hit in group]
+    wide: dict[str, Hit] = {}
+    for each in asked.collections:
+        mine = [hit for hit in hits if hit.collection == each.name]
+        found = await each.widened(mine, asked.neighbours, asked.as_of.get(each.name))
+        wide |= {_key(hit): hit for hit in found}
+    return [[wide[_key(hit)] for hit in group] for group in groups]
 
 
 def _offset(page: str | None) -> int:
@@ -93,22 +129,27 @@ def _offset(page: str | None) -> int:
 def _comparable(asked: Search, found: Sequence[Found]) -> list[Hit]:
     """Every hit, with scores that mean the same in all collections.
 
-    A hybrid score is a share of the best of its own search. Of several collections with one embedding model the raw
-    scores are brought to the best of all of them instead; across models they would mean nothing.
+    A hybrid score measures words by the best of its own search. Of several collections with one embedding model they
+    are measured by the best of all of them instead; across models that would mean nothing.
     """
     alike = len({each.spec.embed for each in asked.collections}) == 1 < len(asked.collections)
     hybrid = all((asked.mode or each.spec.search.mode) == "hybrid" for each in asked.collections)
-    if not alike or not hybrid:
+    if not alike or not hybrid or any("rerank" in hit.scores for each in found for hit in each.hits):
         return [hit for each in found for hit in each.hits]
     width = len(asked.queries)
-    return [hit for n in range(width) for hit in _fused(asked, [hit for each in found[n::width] for hit in each.hits])]
+    return [hit for n in range(width) for hit in _fused(found[n::width])]
 
 
-def _fused(asked: Search, hits: Sequence[Hit]) -> list[Hit]:
+def _fused(found: Sequence[Found]) -> list[Hit]:
     """One query's hits in all collections."""
-    legs = [{_key(hit): hit.scores[leg] for hit in hits if leg in hit.scores} for leg in ("vector", "text")]
-    scores = weighted_sum(list(zip(legs, asked.weights or (1.0, 1.0), strict=True)))
-    return [msgspec.structs.replace(hit, score=scores[_key(hit)]) for hit in hits]
+    best = max((each.scale for each in found), key=lambda scale: scale.best)
+    return [hit for each in found for hit in _measured(each, each.scale.beside(best))]
+
+
+def _measured(found: Found, scale: Scale) -> list[Hit]:
+    legs = [{hit.id: hit.scores[leg] for hit in found.hits if leg in hit.scores} for leg in ("vector", "text")]
+    scores = fused(legs[0], legs[1], found.weights, scale)
+    return [msgspec.structs.replace(hit, score=scores[hit.id]) for hit in found.hits]
 
 
 def _key(hit: Hit) -> str:

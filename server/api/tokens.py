@@ -16,6 +16,7 @@ from server.api.document import documented
 from server.api.models import chosen
 from server.api.reply import Reply, json
 from server.api.wire import ChatMessage, ChatRequest, Name
+from server.chat import check_parts
 from server.errors import InvalidValue, UnsupportedParameter
 from server.models.engine import Tokens
 from server.runtime import Target
@@ -165,6 +166,7 @@ async def _rendered(target: Target, asked: _Conversation, messages: list[ChatMes
     if asked.add_generation_prompt is not None:
         options["add_generation_prompt"] = asked.add_generation_prompt
     spoken = asked_of(ChatRequest(model=target.id, messages=messages, tools=asked.tools, chat_template_kwargs=options))
+    check_parts(target, spoken.messages)
     # The event loop never computes, and a conversation may be as long as a request.
     return await asyncio.to_thread(dialect.render, spoken.messages, spoken.tools, spoken.options)
 

@@ -9,6 +9,8 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
+from server.knowledge.report import Upkeep
+
 Probability = Annotated[float, Meta(ge=0, le=1)]
 Penalty = Annotated[float, Meta(ge=-2, le=2)]
 Positive = Annotated[int, Meta(ge=1, le=2**31 - 1)]
@@ -450,7 +452,7 @@ class SourceHealth(msgspec.Struct):
 
 
 class CollectionHealth(msgspec.Struct):
-    """`sources` are those that are followed or watched while the server runs."""
+    """`sources` are those that are followed or watched while the server runs; `upkeep` is how the table is kept."""
 
     state: str
     error: str | None
@@ -458,6 +460,7 @@ class CollectionHealth(msgspec.Struct):
     chunks: int
     skipped: list[str]
     sources: list[SourceHealth] = []
+    upkeep: Upkeep | None = None
 
 
 class Health(msgspec.Struct):

@@ -16,14 +16,23 @@ class HybridWeights(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class RankingOptions(msgspec.Struct, forbid_unknown_fields=True):
+    """`ranker` is a model for rerank, or `none`; without it the collection's own. It reads the `depth` nearest."""
+
+    ranker: Name | None = None
+    depth: Annotated[int, Meta(ge=1, le=1000)] | None = None
     score_threshold: Probability | None = None
     hybrid_search: HybridWeights | None = None
+
+
+Version = Annotated[int, Meta(ge=1, le=2**53)]
 
 
 class RetrieveRequest(msgspec.Struct, forbid_unknown_fields=True):
     """Hearth's own endpoint, so unknown fields are refused. `filters` follows OpenAI's filter grammar.
 
     `k` counts chunks, or files with `group_by`. `max_tokens` is a budget for all chunks of the answer together.
+    `neighbours` joins so many chunks before and after each to its text. `as_of` is an earlier `index_version`: a number
+    where one collection is searched, else one for each collection by name.
     """
 
     query: Annotated[str, Meta(min_length=1)] | Annotated[list[Name], Meta(min_length=1, max_length=16)]
@@ -34,6 +43,8 @@ class RetrieveRequest(msgspec.Struct, forbid_unknown_fields=True):
     ranking_options: RankingOptions | None = None
     group_by: Literal["file"] | None = None
     max_tokens: Annotated[int, Meta(ge=1)] | None = None
+    neighbours: Annotated[int, Meta(ge=0, le=8)] | None = None
+    as_of: Version | dict[str, Version] | None = None
     include: list[Literal["vector", "explain"]] | None = None
     page: str | None = None
 
@@ -44,10 +55,11 @@ class TextContent(msgspec.Struct):
 
 
 class Span(msgspec.Struct):
-    """Characters of the document's text."""
+    """Characters of the document's text; `page` is the one they begin on, null where a document has no pages."""
 
     start: int
     end: int
+    page: int | None
 
 
 class FoundChunk(msgspec.Struct):
@@ -78,6 +90,7 @@ class RetrievedChunk(msgspec.Struct):
     score: float
     scores: dict[str, float]
     attributes: dict[str, Any]
+    licence: str | None
     content: list[TextContent]
     span: Span
     token_count: int
@@ -86,8 +99,25 @@ class RetrievedChunk(msgspec.Struct):
     vector: list[float] | UnsetType = UNSET
 
 
+class LegConfidence(msgspec.Struct):
+    """How well each ranking found known chunks of the collection, 0 to 1; the weights follow from it unless given."""
+
+    vector: float
+    text: float
+
+
+class LegRanks(msgspec.Struct):
+    """A chunk's place in each ranking, from 1; null where it was not among those that were compared."""
+
+    vector: int | None
+    text: int | None
+
+
 class Explained(msgspec.Struct):
-    """How one collection was searched for one query: what was compared, and how many chunks each ranking gave."""
+    """How one collection was searched for one query: what was compared, and how many chunks came of it.
+
+    `ranks` tells of each chunk of the answer where the rankings had it, `ranker` which model put them in order.
+    """
 
     collection: str
     query: str
@@ -96,10 +126,16 @@ class Explained(msgspec.Struct):
     filter: str | None
     considered: int
     timings_ms: dict[str, float]
+    confidence: LegConfidence
+    ranker: str | None
+    ranks: dict[str, LegRanks]
 
 
 class RetrieveUsage(msgspec.Struct):
+    """`rerank_tokens` is there where a model put the chunks in order."""
+
     embedding_tokens: int
+    rerank_tokens: int | UnsetType = UNSET
 
 
 class RetrievalPage(msgspec.Struct):

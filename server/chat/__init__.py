@@ -3,6 +3,6 @@
 from server.chat.answer import Answer, Cited, Part
 from server.chat.asked import Asked
 from server.chat.started import Started
-from server.chat.turn import TEXT_PARTS, count, passages, turn
+from server.chat.turn import TEXT_PARTS, check_parts, count, passages, turn
 
-__all__ = ["TEXT_PARTS", "Answer", "Asked", "Cited", "Part", "Started", "count", "passages", "turn"]
+__all__ = ["TEXT_PARTS", "Answer", "Asked", "Cited", "Part", "Started", "check_parts", "count", "passages", "turn"]

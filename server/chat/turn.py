@@ -107,7 +107,7 @@ async def count(runtime: Runtime, target: Target, asked: Asked) -> int:
 
 async def _asked(target: Target, asked: Asked, hits: Sequence[Hit] | None) -> tuple[Generate, Answer]:
     dialect = target.model.dialect()
-    _check_parts(target, asked.messages)
+    check_parts(target, asked.messages)
     if dialect is None:
         return _plain(asked, hits)
     if asked.prompt is not None:
@@ -115,7 +115,7 @@ async def _asked(target: Target, asked: Asked, hits: Sequence[Hit] | None) -> tu
     return await _spoken(asked, hits, dialect)
 
 
-def _check_parts(target: Target, messages: Sequence[Message]) -> None:
+def check_parts(target: Target, messages: Sequence[Message]) -> None:
     """Raises UnsupportedParameter, naming the first of them, where the model does not read parts other than text."""
     for number, message in enumerate(messages):
         for at, each in enumerate(message.parts or ()):

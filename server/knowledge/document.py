@@ -7,10 +7,12 @@ from pathlib import Path
 
 import msgspec
 
+from server.knowledge.outline import Block
+
 AttributeValue = str | int | float | bool
 
-DECLARED = "files:"
-"""How the name of a source begins that the recipe declares."""
+DECLARED = ("files:", "kafka:", "redis:", "nats:")
+"""How the names of sources begin that the recipe declares."""
 
 
 class Unreadable(Exception):
@@ -44,6 +46,9 @@ def digest(*parts: str) -> str:
 class Document:
     """One text with what is known of it. Chunks are cut from `text[body:]`; spans are characters of `text`.
 
+    `outline` is its blocks where its format tells them; None has them read from the text, as Markdown or as prose.
+    `pages` is where each page begins, the first page first; empty where it has none. `licence` is what its owner
+    wrote, an SPDX expression as a rule.
     `hash` tells whether it changed; empty stands for the hash of what the document holds. `source` says who brought it,
     `path` where it lies, None where it lies nowhere.
     """
@@ -55,6 +60,9 @@ class Document:
     title: str = ""
     markdown: bool = True
     body: int = 0
+    outline: tuple[Block, ...] | None = None
+    pages: tuple[int, ...] = ()
+    licence: str | None = None
     attributes: Mapping[str, AttributeValue] = field(default_factory=dict)
     source: str = "upsert"
     path: str | None = None
@@ -70,7 +78,7 @@ class Document:
             object.__setattr__(self, name, encodable(getattr(self, name)))
         if not self.hash:
             attributes = repr(sorted(self.attributes.items()))
-            object.__setattr__(self, "hash", digest(self.title, self.text, attributes))
+            object.__setattr__(self, "hash", digest(self.title, self.text, attributes, self.licence or ""))
 
 
 @dataclass(frozen=True)
@@ -78,7 +86,7 @@ class Chunk:
     """`document.text[start:end] == text`. `heading` is the path of headings above it, outermost first.
 
     `context` is what is embedded and indexed before the text: title and headings that the text itself does not show.
-    `tokens` counts the text alone.
+    `tokens` counts the text alone. `page` is the one it begins on, from 1.
     """
 
     text: str
@@ -87,6 +95,7 @@ class Chunk:
     heading: tuple[str, ...]
     context: str
     tokens: int
+    page: int | None = None
 
     @property
     def indexed(self) -> str:
@@ -97,8 +106,9 @@ class Chunk:
 class Hit(msgspec.Struct, frozen=True):
     """One chunk that was found. `score` is 0 to 1, higher is nearer, and compares within one search mode.
 
-    `scores` holds the raw ones: `vector` (cosine), `text` (BM25), `fused` (before it is brought to 0-1).
-    `start`:`end` are characters of the document's text. `heading` joins the path with " > ".
+    `scores` holds the raw ones: `vector` (cosine), `text` (BM25), `rerank` (of a model that put hits in order).
+    `start`:`end` are characters of the document's text. `heading` joins the path with " > ". `page` is the one the
+    chunk begins on, None where the document has no pages; `licence` is the document's.
     """
 
     id: str
@@ -115,3 +125,5 @@ class Hit(msgspec.Struct, frozen=True):
     end: int
     token_count: int
     attributes: dict[str, AttributeValue]
+    page: int | None = None
+    licence: str | None = None

@@ -1,26 +1,87 @@
 """How the scores of two legs become one, and how raw scores become 0 to 1. Pure; knows no store."""
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 
 _HALF = 8.0
 """The BM25 score that becomes 0.5: about what two rare words in common give."""
+_CROWD = 30
+"""The place whose score tells what many chunks have in common with the query, and so tells nothing."""
+_IN_THE_CROWD = 0.02
+"""What a score counts below the crowd's: enough to keep the order."""
+_A_WORD = 0.75
+"""BM25 that each word of a query has to bring before its best chunk counts by a quarter."""
+_HEALTHY = 2.0
+"""Weight of the vector leg beside 1 for the text leg, where both find what they should."""
+_NOTHING = 0.01
+"""Keeps the ratio of two confidences finite."""
+
+# Han, kana and hangul are written without spaces: two of their signs are about a word.
+_WORD = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]{1,2}|[^\W\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]+")
 
 
-def weighted_sum(legs: Sequence[tuple[Mapping[str, float], float]]) -> dict[str, float]:
-    """Convex combination of scores (Bruch, Gai and Ingber 2023): 0 to 1, where 1 is first in every leg. Best first.
+@dataclass(frozen=True)
+class Scale:
+    """What the BM25 scores of one query are measured by.
 
-    A leg is scores by id and its weight. Each is brought to its own best, so that scales do not matter, and how far
-    apart two scores are still does: a leg that cannot tell the candidates apart does not drown one that can, which
-    fusion by rank lets happen. An id a leg lacks has 0 there. Ties are broken by id.
+    `best` is the highest, `crowd` what chunks far down still have, `wanted` what a query of this length should bring.
     """
-    total = sum(weight for _, weight in legs)
-    fused: dict[str, float] = {}
-    for scores, weight in legs:
-        best = max(scores.values(), default=0.0)
-        for key, score in scores.items():
-            share = max(0.0, score) / best if best > 0 else 0.0
-            fused[key] = min(1.0, fused.get(key, 0.0) + share * weight / total)
-    return dict(sorted(fused.items(), key=lambda item: (-item[1], item[0])))
+
+    best: float
+    crowd: float
+    wanted: float
+
+    @classmethod
+    def of(cls, query: str, scores: Collection[float]) -> "Scale":
+        ordered = sorted(scores, reverse=True)
+        crowd = ordered[_CROWD] if len(ordered) > _CROWD else 0.0
+        return cls(max(0.0, ordered[0]) if ordered else 0.0, max(0.0, crowd), _A_WORD * len(words(query)))
+
+    def share(self, score: float) -> float:
+        """0 to 1: how far a chunk stands out of the crowd, less where even the best has little of the query."""
+        above = (1 - _IN_THE_CROWD) * max(0.0, score - self.crowd) + _IN_THE_CROWD * max(0.0, score)
+        whole = self.best + self.wanted
+        return above * self.best / whole**2 if whole > 0 else 0.0
+
+    def beside(self, other: "Scale") -> "Scale":
+        """The same for scores of one query in two collections: the best of both is the best."""
+        return Scale(max(self.best, other.best), self.crowd, self.wanted)
+
+
+def words(text: str) -> list[str]:
+    """About the words of `text`, in any script."""
+    return _WORD.findall(text)
+
+
+def spans(text: str) -> list[tuple[int, int]]:
+    """Where they stand."""
+    return [match.span() for match in _WORD.finditer(text)]
+
+
+def weights_of(vector: float, text: float) -> tuple[float, float]:
+    """Weights of the vector and the text leg, 1 together, from how well each finds known chunks (0 to 1 each).
+
+    A leg that falls behind loses more than it falls behind: what it says of a chunk it would not find is noise.
+    """
+    odds = _HEALTHY * ((vector + _NOTHING) / (text + _NOTHING)) ** 2
+    return odds / (1 + odds), 1 / (1 + odds)
+
+
+def fused(
+    cosines: Mapping[str, float], scores: Mapping[str, float], weights: tuple[float, float], scale: Scale
+) -> dict[str, float]:
+    """Convex combination of the cosine and the share of BM25 (Bruch, Gai and Ingber 2023), 0 to 1 by id, best first.
+
+    Scores and not ranks are combined, so a leg that cannot tell the candidates apart does not drown one that can. An
+    id that a leg lacks has 0 there; ties are broken by id.
+    """
+    whole = sum(weights)
+    vector, text = (weight / whole for weight in weights)
+    found = {key: vector * of_cosine(cosine) for key, cosine in cosines.items()}
+    for key, score in scores.items():
+        found[key] = min(1.0, found.get(key, 0.0) + text * scale.share(score))
+    return dict(sorted(found.items(), key=lambda item: (-item[1], item[0])))
 
 
 def of_cosine(cosine: float) -> float:

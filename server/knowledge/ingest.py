@@ -19,6 +19,7 @@ from server.knowledge.counting import Counter
 from server.knowledge.document import Chunk, Document, Unreadable, document_id
 from server.knowledge.embedder import Embedder
 from server.knowledge.extract import extract, fingerprint
+from server.knowledge.licences import Licences
 from server.knowledge.report import IngestReport, Progress, Skipped
 from server.knowledge.sources.files import FoundFile
 from server.knowledge.splitter import Limits, split
@@ -34,6 +35,10 @@ _BATCH = 256
 _NO_TEXT = "there is no text in it"
 
 
+class NotLicensed(Unreadable):
+    """The collection may not hold the document; what an earlier version of it brought goes too."""
+
+
 @dataclass(frozen=True)
 class Cutter:
     """How documents become chunks here. Its methods block and belong in a thread."""
@@ -41,16 +46,24 @@ class Cutter:
     types: Types
     limits: Limits
     counter: Counter
+    licences: Licences
 
     def cut(self, document: Document) -> list[Chunk]:
         return split(document, self.limits, self.counter.count)
 
     def changed(self, file: FoundFile, source: str, stored: Stored | None) -> tuple[Document, list[Chunk]] | None:
         """The file's document and chunks; None where the store has it as it is. Raises Unreadable."""
-        if stored is not None and (stored.source, stored.hash) == (source, fingerprint(file.path)):
+        if stored is not None and self.licences.is_same(stored, source, fingerprint(file.path)):
+            self._check(stored.licence)
             return None
-        document = extract(file.path, file.uri, source, self.types)
+        document = self.licences.applied(extract(file.path, file.uri, source, self.types))
+        self._check(document.licence)
         return document, self.cut(document)
+
+    def _check(self, licence: str | None) -> None:
+        reason = self.licences.refusal(licence)
+        if reason is not None:
+            raise NotLicensed(reason)
 
 
 class Ingest:
@@ -65,6 +78,7 @@ class Ingest:
         self._upkeep = upkeep
         self.known = known
         self.written: set[str] = set()
+        self._deleted: set[str] = set()
         self._waiting: list[tuple[Document, list[Chunk]]] = []
         self._uris: dict[str, list[str]] = {"added": [], "updated": [], "unchanged": [], "deleted": []}
         self._skipped: list[Skipped] = []
@@ -81,15 +95,28 @@ class Ingest:
         await self.finish()
 
     async def add(self, document: Document) -> None:
-        """Take in one document; `finish` after the last."""
+        """Take in one document where its licence allows; `finish` after the last."""
+        document = self._cutter.licences.applied(document)
+        reason = self._cutter.licences.refusal(document.licence)
+        if reason is not None:
+            await self._refuse(document.id, document.uri, reason)
+            return
         await self._add(document, await asyncio.to_thread(self._cutter.cut, document))
 
     async def finish(self) -> None:
         """Write what still waits for its batch to fill."""
         await self._write()
 
+    async def refuse_known(self) -> None:
+        """Take out what was brought before a licence it has, or lacks, was refused."""
+        for each, stored in self.known.items():
+            reason = self._cutter.licences.refusal(stored.licence)
+            if reason is not None and each not in self.written and each not in self._deleted:
+                await self._refuse(each, stored.uri, reason)
+
     async def delete(self, ids: Sequence[str]) -> None:
         await self._store.delete(ids)
+        self._deleted |= set(ids)
         self._uris["deleted"] += [self.known[each].uri for each in ids]
         await self._upkeep()
 
@@ -114,6 +141,9 @@ class Ingest:
         stored = self.known.get(document_id(file.path))
         try:
             taken = await asyncio.to_thread(self._cutter.changed, file, source, stored)
+        except NotLicensed as error:
+            await self._refuse(document_id(file.path), file.uri, str(error))
+            return
         except Unreadable as error:
             self._skipped.append(Skipped(file.uri, str(error)))
             return
@@ -121,6 +151,11 @@ class Ingest:
             self._uris["unchanged"].append(file.uri)
         else:
             await self._add(*taken)
+
+    async def _refuse(self, each: str, uri: str, reason: str) -> None:
+        self._skipped.append(Skipped(uri, reason))
+        if each in self.known:
+            await self.delete([each])
 
     async def _add(self, document: Document, chunks: list[Chunk]) -> None:
         # One id twice in a commit would leave two copies of it.
@@ -137,16 +172,28 @@ class Ingest:
         vectors = await self._vectors([chunk.indexed for _, chunks in batch for chunk in chunks])
         borders = np.cumsum([len(chunks) for _, chunks in batch])[:-1]
         parts = np.split(vectors, borders)
-        cuts = [Cut(document, chunks, part) for (document, chunks), part in zip(batch, parts, strict=True)]
+        whole = [Cut(document, chunks, part) for (document, chunks), part in zip(batch, parts, strict=True)]
+        cuts = [cut for cut in whole if not self._is_flawed(cut)]
         await self._store.replace([cut for cut in cuts if cut.chunks or cut.document.id in self.known])
         for cut in cuts:
             self._note(cut)
         await self._upkeep()
 
+    def _is_flawed(self, cut: Cut) -> bool:
+        """Whether its vectors cannot be kept, which is noted: what the store has of the document stays."""
+        flaw = cut.flaw(self._store.dimension)
+        if flaw is not None:
+            self._skipped.append(Skipped(cut.document.uri, flaw))
+        return flaw is not None
+
     async def _vectors(self, texts: Sequence[str]) -> NDArray[np.float32]:
         parts = [np.empty((0, self._store.dimension), np.float32)]
         for at in range(0, len(texts), _BATCH):
             found = await self._embedder.embed(texts[at : at + _BATCH])
+            if found.vectors.shape[1:] != (self._store.dimension,):
+                size = "x".join(map(str, found.vectors.shape[1:]))
+                wanted = self._store.dimension
+                raise ValueError(f"model {self._embedder.name} gave vectors of {size} numbers, here are {wanted}")
             parts.append(found.vectors)
             self._tokens += found.tokens
         return np.concatenate(parts)

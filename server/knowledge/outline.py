@@ -19,11 +19,15 @@ class Kind(Enum):
     HEADING = "heading"
     PROSE = "prose"
     LINES = "lines"  # code and tables: lines carry the structure
+    RECORD = "record"  # a row of a table or an entry of a mapping: complete by itself
 
 
 @dataclass(frozen=True)
 class Block:
-    """`start`:`end` are characters of the text. `level` and `title` are set for headings alone."""
+    """`start`:`end` are characters of the text. `level` and `title` are set for headings alone.
+
+    A heading may be empty: then the text does not show it, and without a title it ends those of its level and below.
+    """
 
     kind: Kind
     start: int

@@ -19,19 +19,23 @@ _TYPES: Mapping[str, pa.DataType] = {
     "json": pa.json_(pa.utf8()),
 }
 
-HIT_COLUMNS = ("id", "document_id", "uri", "filename", "title", "heading", "text", "start", "end", "token_count")
-STATE_COLUMNS = ("document_id", "document_hash", "source", "uri", "path")
-LIST_COLUMNS = ("document_id", "uri", "filename", "title")
+HIT_COLUMNS = (
+    "id", "document_id", "uri", "filename", "title", "heading", "text", "start", "end", "token_count", "page", "licence"
+)  # fmt: skip
+STATE_COLUMNS = ("document_id", "document_hash", "source", "uri", "path", "licence")
+LIST_COLUMNS = ("document_id", "uri", "filename", "title", "licence")
 
 
 def schema(dimension: int, types: Types, metadata: Mapping[bytes | str, bytes | str]) -> pa.Schema:
-    """`indexed` is what words are searched in: the text with its title and headings."""
+    """`indexed` is what words are searched in: the text with its title and headings; `content_hash` is its hash."""
     text = [
-        "id", "document_id", "uri", "filename", "title", "heading", "text", "indexed", "document_hash", "source"
+        "id", "document_id", "uri", "filename", "title", "heading", "text", "indexed", "content_hash", "document_hash",
+        "source",
     ]  # fmt: skip
     fields: list[pa.Field[Any]] = [
         *(pa.field(name, pa.string(), nullable=False) for name in text),
-        pa.field("path", pa.string()),
+        *(pa.field(name, pa.string()) for name in ("path", "licence")),
+        pa.field("page", pa.int32()),
         *(pa.field(name, pa.int32(), nullable=False) for name in ("start", "end", "position", "token_count")),
         pa.field("vector", pa.list_(pa.float32(), dimension), nullable=False),
         *(pa.field(name, _TYPES[kind]) for name, kind in columns(types).items()),
@@ -64,9 +68,12 @@ def _row(document: Document, position: int, chunk: Chunk, types: Types) -> dict[
         "heading": SEPARATOR.join(chunk.heading),
         "text": chunk.text,
         "indexed": chunk.indexed,
+        "content_hash": digest(chunk.indexed),
         "document_hash": document.hash,
         "source": document.source,
         "path": document.path,
+        "licence": document.licence,
+        "page": chunk.page,
         "start": chunk.start,
         "end": chunk.end,
         "position": position,
@@ -76,10 +83,16 @@ def _row(document: Document, position: int, chunk: Chunk, types: Types) -> dict[
 
 
 def restored(found: Sequence[Mapping[str, Any]], types: Types) -> Document:
-    """A document put together from its rows: the text in its places, white space between chunks as blank lines."""
+    """A document put together from its rows: the text in its places, white space between chunks as blank lines.
+
+    A page begins where its first chunk does; one that no chunk begins on lies before the next. Rows of an older layout
+    may lack pages and licence.
+    """
     ordered = sorted(found, key=lambda row: row["position"])
     text = ""
+    pages: list[int] = []
     for row in ordered:
+        pages += [row["start"]] * ((row.get("page") or 0) - len(pages))
         if len(text) < row["end"]:
             gap = row["start"] - len(text)
             text += ("\n" * gap if gap > 0 else "") + row["text"][max(0, -gap) :]
@@ -90,6 +103,8 @@ def restored(found: Sequence[Mapping[str, Any]], types: Types) -> Document:
         filename=first["filename"],
         text=text,
         title=first["title"],
+        pages=tuple(pages),
+        licence=first.get("licence"),
         attributes=read(first, types),
         source=first["source"],
         path=first["path"],

@@ -3,22 +3,23 @@
 import asyncio
 import math
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, cast
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from server.errors import InvalidValue
 from server.knowledge.attributes import Types, read
 from server.knowledge.document import Hit
-from server.knowledge.fuse import of_bm25, of_cosine, weighted_sum
+from server.knowledge.fuse import Scale, fused, of_bm25, of_cosine
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from server.knowledge.store import Store
+    from server.knowledge.reading import Reading
 
 Mode = Literal["vector", "text", "hybrid"]
 Row = Mapping[str, Any]
@@ -63,7 +64,7 @@ class Embedded:
 class Legs:
     """Runs a query's legs at once and keeps what they found. One search uses it."""
 
-    def __init__(self, store: "Store", query: Query, embed: Callable[[str], Awaitable[Embedded]]) -> None:
+    def __init__(self, store: "Reading", query: Query, embed: Callable[[str], Awaitable[Embedded]]) -> None:
         self.by_vector: pa.Table | None = None
         self.by_text: pa.Table | None = None
         self.embedded: Embedded | None = None
@@ -96,19 +97,34 @@ class Legs:
         self.timings_ms["text"] = (time.perf_counter() - started) * 1000
 
 
-def ranked(legs: Legs, query: Query) -> list[tuple[Row, float, dict[str, float]]]:
-    """Rows nearest first, at most `query.k`, each with its score from 0 to 1 and its raw scores."""
+@dataclass(frozen=True)
+class Ranking:
+    """`rows` nearest first, each with its score from 0 to 1 and its raw scores.
+
+    `legs` are the ids each leg found, best first; `scale` is what the text leg's scores were measured by.
+    """
+
+    rows: list[tuple[Row, float, dict[str, float]]]
+    legs: dict[str, list[str]]
+    scale: Scale
+
+
+def ranked(legs: Legs, query: Query) -> Ranking:
+    """At most `query.k` rows."""
     cosines, words = _cosines(legs), _scores(legs.by_text, "_score")
+    scale = Scale.of(query.text, words.values())
     match query.mode:
         case "vector":
             scores = {key: of_cosine(cosine) for key, cosine in cosines.items()}
         case "text":
             scores = {key: of_bm25(score) for key, score in words.items()}
         case "hybrid":
-            scores = weighted_sum(list(zip((cosines, words), query.weights, strict=True)))
+            scores = fused(cosines, words, query.weights, scale)
     best = sorted(scores.items(), key=lambda item: (-item[1], item[0]))[: query.k]
     places = _places(legs.by_text) | _places(legs.by_vector)
-    return [(_row(*places[key]), score, _raw(key, cosines, words)) for key, score in best]
+    rows = [(_row(*places[key]), score, _raw(key, cosines, words)) for key, score in best]
+    found = {"vector": legs.by_vector, "text": legs.by_text}
+    return Ranking(rows, {name: _values(table, "id") for name, table in found.items() if table is not None}, scale)
 
 
 def hit(collection: str, row: Row, score: float, scores: dict[str, float], types: Types) -> Hit:
@@ -128,7 +144,24 @@ def hit(collection: str, row: Row, score: float, scores: dict[str, float], types
         end=row["end"],
         token_count=row["token_count"],
         attributes=read(row, types),
+        page=row["page"],
+        licence=row["licence"],
     )
+
+
+def widened(found: Hit, around: Sequence[Row]) -> Hit:
+    """The hit with its neighbours' text, which `around` holds in order, the hit's among it; its tokens are not counted.
+
+    What chunks repeat of one another stands there once, and white space between them as blank lines.
+    """
+    if not around:
+        return found
+    start, text = around[0]["start"], ""
+    for row in around:
+        end = start + len(text)
+        if end < row["end"]:
+            text += "\n" * (row["start"] - end) + row["text"][max(0, end - row["start"]) :]
+    return msgspec.structs.replace(found, text=text, start=start, end=start + len(text))
 
 
 def _raw(key: str, cosines: Mapping[str, float], words: Mapping[str, float]) -> dict[str, float]:

@@ -2,14 +2,15 @@
 
 import asyncio
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from config.knowledge import CollectionSpec
 from server.errors import HearthError, KnowledgeUnavailable
 from server.knowledge.collection import Collection
+from server.knowledge.current import Current
 from server.knowledge.document import AttributeValue
 from server.knowledge.embedder import Loading
-from server.knowledge.report import CollectionStatus
+from server.knowledge.report import CollectionStatus, SourceState, Upkeep
 
 log = logging.getLogger(__name__)
 
@@ -17,13 +18,15 @@ log = logging.getLogger(__name__)
 class Shelf:
     """One collection's life in this process: opened when its embed model is ready, then kept up to date."""
 
-    def __init__(self, name: str, collection: Collection, embedder: Loading) -> None:
+    def __init__(self, name: str, collection: Collection, embedder: Loading, current: Current | None = None) -> None:
+        """`current` keeps it so after its first sync, where it has sources."""
         self.name = name
         self.opened = False
         self.settled = False
         self.error: str | None = None
         self._collection = collection
         self._embedder = embedder
+        self._current = current
         self._done = asyncio.Event()
 
     @property
@@ -44,6 +47,16 @@ class Shelf:
         if self.error is not None:
             return "failed"
         return "ready" if self.settled else "syncing" if self.opened else "opening"
+
+    @property
+    def upkeep(self) -> Upkeep:
+        """How its table was when maintenance last looked."""
+        return self._collection.upkeep
+
+    @property
+    def sources(self) -> Sequence[SourceState]:
+        """What each watched or followed source is doing."""
+        return () if self._current is None else self._current.sources
 
     def check(self, attributes: Mapping[str, AttributeValue]) -> None:
         """As the collection's `check`, also while it is being opened."""
@@ -68,7 +81,7 @@ class Shelf:
                 log.info("collection %s: %s", self.name, report)
                 self.opened = self.settled = True
                 self._done.set()
-                await asyncio.Event().wait()
+                await (self._current.run() if self._current is not None else asyncio.Event().wait())
         except (HearthError, OSError, ValueError, RuntimeError) as error:
             # LanceDB reports every fault of a table as one of these; the others keep serving.
             self.error = str(error)

@@ -2,12 +2,14 @@
 
 A chunk stays within one section (a heading and what stands under it), so that one heading path describes it. Blocks
 are packed whole while they fit; a block that is larger than a chunk is cut at sentences (prose) or lines (code,
-tables), then at lines, then between words. Inside a word only where the model could not read the word at all.
+tables), then at lines, then between words. Inside a word only where the model could not read the word at all. Records
+are whole wherever they fit, and none is repeated in the next chunk.
 """
 
 import re
+from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import groupby
 
@@ -45,7 +47,7 @@ class _Atom:
 
 
 _Path = tuple[tuple[str, int], ...]
-"""Headings from the outermost on: title, and where it stands in the text."""
+"""Headings from the outermost on: title, and where it stands in the text; -1 where the text does not show it."""
 
 
 @dataclass(frozen=True)
@@ -61,12 +63,14 @@ def split(document: Document, limits: Limits, count: Count) -> list[Chunk]:
 
     Each chunk's context and text have at most `limits.context` tokens. A document without text has none.
     """
-    chunks = [
-        chunk
-        for section in _sections(blocks(document.text, document.body, document.markdown))
-        for chunk in _section_chunks(document, section, limits, count)
-    ]
-    return list(_fitting(document.text, chunks, limits, count))
+    found = document.outline
+    if found is None:
+        found = tuple(blocks(document.text, document.body, document.markdown))
+    chunks = [chunk for section in _sections(found) for chunk in _section_chunks(document, section, limits, count)]
+    fitting = _fitting(document.text, chunks, limits, count)
+    if not document.pages:
+        return list(fitting)
+    return [replace(chunk, page=max(1, bisect_right(document.pages, chunk.start))) for chunk in fitting]
 
 
 def pieces(text: str, tokens: int, count: Count) -> list[str]:
@@ -87,7 +91,7 @@ def _sections(found: Iterable[Block]) -> Iterator[_Section]:
                 yield _Section(tuple((title, at) for _, title, at in path), tuple(held))
                 held, has_text = [], False
             path = [entry for entry in path if entry[0] < block.level]
-            path.append((block.level, block.title, block.start))
+            path.append((block.level, block.title, block.start if block.start < block.end else -1))
         else:
             has_text = True
         held.append(block)
@@ -102,7 +106,9 @@ def _section_chunks(document: Document, section: _Section, limits: Limits, count
     atoms = _atoms(document.text, section.blocks, target, most, count)
     headings = frozenset(n for n, block in enumerate(section.blocks) if block.kind is Kind.HEADING)
     path = tuple(name for name, _ in section.path if name)
-    for span in _pack(atoms, Limits(target, min(limits.overlap, target - 1), limits.context), headings):
+    has_records = any(block.kind is Kind.RECORD for block in section.blocks)
+    overlap = 0 if has_records else min(limits.overlap, target - 1)
+    for span in _pack(atoms, Limits(target, overlap, limits.context), headings):
         start, end = _trimmed(document.text, *span)
         if start < end:
             # The headings that the chunk's own text shows are not said twice.
@@ -159,7 +165,7 @@ def _natural(text: str, block: Block) -> Iterator[tuple[int, int]]:
     """Where a block may be cut without loss: between sentences and list items, or between lines."""
     if block.kind is Kind.HEADING:
         yield block.start, block.end
-    elif block.kind is Kind.LINES:
+    elif block.kind in (Kind.LINES, Kind.RECORD):
         yield from _at(text, block.start, block.end, _LINE)
     else:
         for start, end in _items(text, block):

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from server.knowledge.document import AttributeValue, Chunk, Document
+from server.knowledge.document import DECLARED, AttributeValue, Chunk, Document
 
 
 @dataclass(frozen=True)
@@ -16,6 +16,15 @@ class Cut:
     document: Document
     chunks: Sequence[Chunk]
     vectors: NDArray[np.float32]
+
+    def flaw(self, dimension: int) -> str | None:
+        """Why a table of vectors of `dimension` numbers cannot hold it; None where it can."""
+        wanted = (len(self.chunks), dimension)
+        if self.vectors.shape != wanted:
+            return f"its vectors are {list(self.vectors.shape)}, this collection holds {list(wanted)} (chunks, numbers)"
+        if not np.isfinite(self.vectors).all():
+            return "its vectors hold numbers that are not finite"
+        return None
 
 
 @dataclass(frozen=True)
@@ -27,6 +36,12 @@ class Stored:
     source: str
     uri: str
     path: str | None
+    licence: str | None = None
+
+    @property
+    def is_declared(self) -> bool:
+        """Whether a source that the recipe declares brought it."""
+        return self.source.startswith(DECLARED)
 
 
 @dataclass(frozen=True)
@@ -37,6 +52,7 @@ class Listed:
     uri: str
     filename: str
     title: str
+    licence: str | None
     attributes: Mapping[str, AttributeValue]
     bytes: int
 

@@ -2,17 +2,18 @@
 
 import asyncio
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from config.knowledge import FilesSource, Source
 from server.errors import InvalidValue
 from server.knowledge.attributes import Types, fits
-from server.knowledge.document import DECLARED, Document, Unreadable, document_id
+from server.knowledge.document import Document, Unreadable, document_id
 from server.knowledge.extract import extract
 from server.knowledge.ingest import Ingest
-from server.knowledge.report import Progress
+from server.knowledge.report import Progress, Skipped
 from server.knowledge.sources.files import FoundFile, scan, scan_folder
 from server.knowledge.stored import Stored
 
@@ -30,22 +31,48 @@ Whole = Mapping[str, bool]
 
 
 async def bring_sources(
-    ingest: Ingest, store: "Store", globs: Sequence[str], types: Types, progress: Progress | None
+    ingest: Ingest,
+    store: "Store",
+    sources: Sequence[Source],
+    types: Types,
+    progress: Progress | None,
+    changed: Set[Path] | None = None,
 ) -> None:
-    """Make the store hold what the declared sources hold, and what was brought by hand."""
+    """Make the store hold what the declared files hold, what messages and requests brought, and what came by hand.
+
+    Of `changed` are the files that are read again, at these paths and below them; None stands for all.
+    """
     found: dict[str, tuple[FoundFile, str]] = {}
-    whole: dict[str, bool] = {}
-    for glob in globs:
-        name = DECLARED + glob
-        scanned = await asyncio.to_thread(scan, glob)
-        whole[name] = scanned.whole
+    whole = {source.name: False for source in sources}  # a stream's documents go only by its messages
+    for source in sources:
+        if not isinstance(source, FilesSource):
+            continue
+        name = source.name
+        scanned = await asyncio.to_thread(scan, source.files)
+        emptied = changed is None and not scanned.files and any(each.source == name for each in ingest.known.values())
+        whole[name] = scanned.whole and not emptied
         ingest.skip(scanned.skipped)
+        if emptied and scanned.whole:
+            # Nobody saw them go: a volume that is not mounted looks the same.
+            ingest.skip([Skipped(source.files, "no file is there any more; its documents are kept")])
         for file in scanned.files:
             found.setdefault(document_id(file.path), (file, name))  # the first source that names a file has it
-    await ingest.files(list(found.values()), progress)
+    read_again = None if changed is None else await asyncio.to_thread(_resolved, changed)
+    wanted = [pair for each, pair in found.items() if _may_differ(ingest.known.get(each), *pair, read_again)]
+    await ingest.files(wanted, progress)
     await ingest.delete(vanished(ingest.known, found, whole))
     if store.older:
         await _take_over(ingest, store, found, whole, types)
+
+
+def _resolved(paths: Set[Path]) -> Set[Path]:
+    return {path.resolve() for path in paths}
+
+
+def _may_differ(stored: Stored | None, file: FoundFile, source: str, changed: Set[Path] | None) -> bool:
+    if changed is None or stored is None or stored.source != source:
+        return True
+    return not changed.isdisjoint((file.path, *file.path.parents))
 
 
 async def bring_folder(ingest: Ingest, path: Path, progress: Progress | None) -> None:
@@ -67,7 +94,7 @@ def vanished(known: Known, seen: Iterable[str], whole: Whole) -> list[str]:
     return [
         each
         for each, stored in known.items()
-        if each not in there and stored.source.startswith(DECLARED) and whole.get(stored.source, True)
+        if each not in there and stored.is_declared and whole.get(stored.source, True)
     ]
 
 
@@ -86,7 +113,7 @@ def gone_below(folder: Path, known: Known, seen: Iterable[str]) -> list[str]:
 
 def _source(stored: Stored | None) -> str:
     """A file of a declared source stays with it when it is also brought by hand."""
-    return stored.source if stored is not None and stored.source.startswith(DECLARED) else INGESTED
+    return stored.source if stored is not None and stored.is_declared else INGESTED
 
 
 async def _take_over(ingest: Ingest, store: "Store", found: Iterable[str], whole: Whole, types: Types) -> None:

@@ -1,35 +1,28 @@
-"""The gateway's handle on one model: its worker, its admission and its state; computes nothing itself."""
+"""The gateway's handle on one model: its requests, from admission to the last event; computes nothing itself."""
 
 import asyncio
-import logging
-import os
 import time
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import Literal, Self, TypeVar
+from typing import TypeVar
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from config.model import EchoModel, WorkerSpec
+from config.model import WorkerSpec
 from server.errors import (
     ContextLengthExceeded,
     DeadlineExceeded,
-    ModelCrashed,
-    ModelUnavailable,
     ServiceError,
     from_code,
 )
 from server.models.admission import Admission, charge_of, room
 from server.models.caller import Charge
-from server.models.dialect import Dialect
 from server.models.engine import (
     Admitted,
-    Card,
     Count,
     Counted,
     Delta,
@@ -48,25 +41,18 @@ from server.models.engine import (
     Vectors,
 )
 from server.models.fair_queue import Ticket
-from server.models.hub import Access
 from server.models.measured import Measured
-from server.models.service import EngineConfig
+from server.models.resident import Resident
 from server.telemetry import Telemetry
-from server.worker import Call, CallExpired, Worker, WorkerFailed, WorkerLost, WorkerUnavailable
+from server.worker import Call, CallExpired, WorkerLost, WorkerUnavailable
 
-log = logging.getLogger(__name__)
-
-State = Literal["stopped", "loading", "ready", "failed"]
 Told = TypeVar("Told", Tokens, Spelled, Counted)
 
-_SERVICE = "server.models.service:EngineService"
-_LOAD_SECONDS = 600.0
 _PATIENCE_SECONDS = 1.0
 """Clients give up on a server that is silent for long: one whose request waits longer than this hears that it does."""
 
 _requests = msgspec.msgpack.Encoder()
 _events: msgspec.msgpack.Decoder[Event] = msgspec.msgpack.Decoder(Event)
-_cards = msgspec.msgpack.Decoder(Card)
 
 
 @dataclass(frozen=True)
@@ -98,68 +84,17 @@ class _Place:
         return None if self.ticket is None or self.ticket.inside else self.ticket
 
 
-class Model:
+class Model(Resident):
     """One declared model. An async context manager: entering starts its worker and does not wait for the weights.
 
     Requests may come from any task of the gateway's loop. `queue` bounds how many may wait for the worker.
     """
 
     def __init__(self, name: str, spec: WorkerSpec, *, queue: int, data: Path, telemetry: Telemetry) -> None:
-        self.name = name
-        self.spec = spec
+        super().__init__(name, spec, data)
         self.created = int(time.time())
-        self.in_flight = 0
         self._admission = Admission(name, room(spec), queue)
         self._telemetry = telemetry
-        self._worker = Worker(name=name, service=_SERVICE, config=EngineConfig(spec, data, _access(spec)).encode())
-        self._card: Card | None = None
-        self._told: bytes | None = None
-        self._dialect: Dialect | None = None
-        self._asleep = False
-        self._rested = False
-        """Whether it was unloaded since it was last ready: then requests wait until it is loaded again."""
-        self._waking = asyncio.Lock()
-        self._sleep_timer: asyncio.TimerHandle | None = None
-        self._sleeping: asyncio.Task[None] | None = None
-
-    async def __aenter__(self) -> Self:
-        await self._worker.start()
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._keep_awake()
-        if self._sleeping is not None:
-            await self._sleeping
-        await self._worker.stop()
-
-    # ---- state --------------------------------------------------------------------------------------------------
-
-    @property
-    def state(self) -> State:
-        match self._worker.state:
-            case "ready":
-                return "ready"
-            case "failed":
-                return "failed"
-            case "stopped" | "stopping":
-                return "stopped"
-            case _:
-                return "loading"
-
-    @property
-    def available(self) -> bool:
-        """Whether a request would be served: ready, or unloaded and loaded again on demand."""
-        return self.state == "ready" or (self._rested and self.state != "failed")
-
-    @property
-    def error(self) -> str | None:
-        return self._worker.error
-
-    @property
-    def progress(self) -> str | None:
-        return self._worker.progress
 
     @property
     def queued(self) -> int:
@@ -169,49 +104,6 @@ class Model:
     def resize_queue(self, queue: int) -> None:
         """How many requests may wait from now on."""
         self._admission.resize(queue)
-
-    @property
-    def restarts(self) -> int:
-        return self._worker.restarts
-
-    @property
-    def pid(self) -> int | None:
-        return self._worker.pid
-
-    @property
-    def card(self) -> Card | None:
-        """What the engine said of itself when it was last ready; None before its first load."""
-        if (body := self._worker.ready_body) is not self._told:
-            self._card, self._dialect, self._told = None if body is None else _cards.decode(body), None, body
-        return self._card
-
-    def dialect(self) -> Dialect | None:
-        """How this model is spoken to; None for an engine that takes messages as they are.
-
-        Raises ModelUnavailable where it has not been ready yet.
-        """
-        card = self.card
-        if card is None:
-            raise self._unavailable()
-        if not card.rendered:
-            return None
-        if self._dialect is None:
-            self._dialect = Dialect(card)
-        return self._dialect
-
-    async def ready(self, timeout: float = _LOAD_SECONDS) -> Card:
-        """Wait until the weights are in, of an unloaded model too. Raises ModelUnavailable where they cannot be."""
-        if self._asleep:
-            await self.load()
-        try:
-            await self._worker.wait_ready(timeout)
-        except (WorkerFailed, WorkerUnavailable, TimeoutError) as error:
-            raise self._unavailable() from error
-        card = self.card
-        assert card is not None, "a ready worker has sent its card"
-        return card
-
-    # ---- requests -----------------------------------------------------------------------------------------------
 
     async def generate(self, request: Generate) -> AsyncGenerator[list[Event], None]:
         """The events of one answer, those that arrived together in one list; the very first one is Admitted.
@@ -335,22 +227,19 @@ class Model:
         """
         if charge is not None:
             charge.reserve()
-        self.in_flight += 1
-        self._keep_awake()
         deadline = self.spec.deadline
         until = None if deadline is None else asyncio.get_running_loop().time() + deadline.total_seconds()
         ticket = None
-        try:
-            if charge is not None:
-                ticket = self._admission.ask(charge)
-            yield _Place(ticket, until)
-        finally:
-            self.in_flight -= 1
-            if ticket is not None:
-                self._admission.leave(ticket)
-            if charge is not None:
-                charge.settle()
-            self._rest_later()
+        with self._used():
+            try:
+                if charge is not None:
+                    ticket = self._admission.ask(charge)
+                yield _Place(ticket, until)
+            finally:
+                if ticket is not None:
+                    self._admission.leave(ticket)
+                if charge is not None:
+                    charge.settle()
 
     @asynccontextmanager
     async def _call(self, request: Request | Lookup, place: _Place) -> AsyncGenerator[Call, None]:
@@ -376,90 +265,6 @@ class Model:
             raise self._unavailable() from error
         except WorkerLost as error:
             raise self._lost(error) from error
-
-    def _lost(self, error: WorkerLost) -> ServiceError:
-        if self._asleep:
-            return self._unavailable()
-        return ModelCrashed(
-            f"Model {self.name} stopped while it worked on this request ({error}); it is being restarted.",
-            retry_after=2,
-        )
-
-    def _unavailable(self) -> ModelUnavailable:
-        if self.state == "failed":
-            return ModelUnavailable(f"Model {self.name} could not be loaded: {self.error}", retry_after=30)
-        if self._asleep:
-            return ModelUnavailable(f"Model {self.name} was unloaded; the next request loads it.", retry_after=1)
-        why = f" ({self.error})" if self.error else f" ({self.progress})" if self.progress else ""
-        return ModelUnavailable(f"Model {self.name} is loading{why}; try again soon.", retry_after=2)
-
-    # ---- unloading and loading again ----------------------------------------------------------------------------
-
-    async def load(self) -> None:
-        """Begin to load what was unloaded, or could not be loaded; returns before it is. Idempotent."""
-        async with self._waking:
-            if self._sleeping is not None:
-                await self._sleeping
-                self._sleeping = None
-            if self._asleep or self.state == "failed":
-                await self._worker.start()
-                self._asleep = False
-
-    async def unload(self) -> None:
-        """Free the model's memory: its process has ended when this returns. Idempotent.
-
-        Requests in flight end with ModelUnavailable; the next one has it loaded again.
-        """
-        async with self._waking:
-            self._keep_awake()
-            if not self._asleep:
-                log.info("unloading %s", self.name)
-                self._fall_asleep()
-            if self._sleeping is not None:
-                await asyncio.shield(self._sleeping)
-
-    async def changes(self) -> AsyncGenerator[None, None]:
-        """Once at the beginning, and whenever state or progress have changed since. Never ends by itself."""
-        while True:
-            change = self._worker.change
-            yield
-            await change.wait()
-
-    async def _wake(self) -> None:
-        """Have what was unloaded loaded again, and wait for it; nobody waits for a model's first loading."""
-        if not self._rested:
-            return
-        if self._asleep:
-            await self.load()
-        await self.ready()
-        self._rested = False
-
-    def _keep_awake(self) -> None:
-        if self._sleep_timer is not None:
-            self._sleep_timer.cancel()
-            self._sleep_timer = None
-
-    def _rest_later(self) -> None:
-        if self.spec.idle_unload is None or self.in_flight:
-            return
-        self._keep_awake()
-        delay = self.spec.idle_unload.total_seconds()
-        self._sleep_timer = asyncio.get_running_loop().call_later(delay, self._sleep_if_idle)
-
-    def _sleep_if_idle(self) -> None:
-        if self.in_flight or self._asleep or self.state != "ready":
-            return
-        log.info("unloading %s: idle for %s", self.name, self.spec.idle_unload)
-        self._fall_asleep()
-
-    def _fall_asleep(self) -> None:
-        self._asleep = self._rested = True
-        self._sleeping = asyncio.get_running_loop().create_task(self._worker.stop())
-
-
-def _access(spec: WorkerSpec) -> Access | None:
-    """For a model that may fetch its weights: workers do not inherit the environment, in which tokens stand."""
-    return None if isinstance(spec, EchoModel) or not spec.download else Access.of(os.environ)
 
 
 def _checked(event: Event) -> Event:

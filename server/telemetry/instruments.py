@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 
 from opentelemetry.exporter.prometheus import PrometheusMetricReader
 from opentelemetry.metrics import CallbackOptions, Meter, Observation
@@ -31,6 +32,14 @@ _HTTP = ("http.request.method", "http.route", "http.response.status_code")
 _MODEL = ("gen_ai.request.model", "gen_ai.operation.name")
 _MODEL_FAULT = (*_MODEL, "error.type")
 _SEARCH = ("hearth.collection", "hearth.search.mode")
+_UPKEEP = {
+    "fragments": ("{fragment}", "Parts a collection's table lies in."),
+    "unindexed": ("{row}", "Rows of a collection that no index covers yet."),
+    "versions": ("{version}", "Versions of a collection's table that are kept."),
+    "bytes": ("By", "What a collection's table takes on disk, earlier versions included."),
+    "hot": ("{row}", "Rows of a collection that are searched in memory."),
+    "failures": ("{failure}", "Passes of a collection's maintenance that failed."),
+}
 _PER_TOKEN = [0.0001, 0.0005, 0.001, 0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.2, 0.5, 1]
 
 Reading = tuple[float, dict[str, str]]
@@ -46,6 +55,8 @@ class Gauges:
     model_queued: Callable[[], Iterable[Reading]]
     worker_restarts: Callable[[], Iterable[Reading]]
     collection_ready: Callable[[], Iterable[Reading]]
+    collection_upkeep: Callable[[str], Iterable[Reading]]
+    """Of one of `_UPKEEP`."""
 
 
 class Telemetry:
@@ -68,8 +79,9 @@ class Telemetry:
         self.first_token = Seconds("gen_ai.server.time_to_first_token", "From admission to the first token.")
         self.per_token = Seconds("gen_ai.server.time_per_output_token", "Between tokens after the first.", _PER_TOKEN)
         self.search = Seconds("hearth.knowledge.search.duration", "One search over one collection.")
+        self.lag = Seconds("hearth.knowledge.lag", "From when a message was sent until it is searchable.")
         for reader in readers:
-            reader.histograms = (self.http, self.request, self.first_token, self.per_token, self.search)
+            reader.histograms = (self.http, self.request, self.first_token, self.per_token, self.search, self.lag)
         self._tokens = _Count(meter, "gen_ai.client.token.usage", "{token}", "Tokens read and written.")
         self._fallbacks = _Count(meter, "hearth.fallback", "{request}", "Requests that went to another model.")
         self._cancelled = _Count(meter, "hearth.requests.cancelled", "{request}", "Requests the client left.")
@@ -95,6 +107,9 @@ class Telemetry:
             ("hearth.knowledge.ready", "", "1 where a collection can be searched now.", gauges.collection_ready),
         ):
             self._meter.create_observable_gauge(name, [_observer(read)], unit, description)
+        for what, (unit, description) in _UPKEEP.items():
+            of_what = partial(gauges.collection_upkeep, what)
+            self._meter.create_observable_gauge(f"hearth.knowledge.{what}", [_observer(of_what)], unit, description)
 
     def span(self, name: str, attributes: dict[str, str | int]) -> AbstractContextManager[object]:
         """One server span; costs nothing where no exporter is declared."""
@@ -130,6 +145,9 @@ class Seconds(Histogram):
 
     def collection(self, elapsed: float, collection: str, mode: str) -> None:
         self.record(elapsed, _SEARCH, (collection, mode))
+
+    def source(self, elapsed: float, *, collection: str) -> None:
+        self.record(elapsed, _SEARCH[:1], (collection,))
 
 
 class _Scraped(WithHistograms, PrometheusMetricReader):

@@ -12,7 +12,7 @@ from pathlib import Path
 from secrets import token_hex
 
 from config.knowledge import ChunkSpec, CollectionSpec
-from server.errors import InvalidValue, KnowledgeUnavailable, NotFound, RequestError
+from server.errors import Conflict, InvalidValue, KnowledgeUnavailable, NotFound, RequestError
 from server.files import Files
 from server.knowledge import Collection, Shelf
 from server.knowledge.document import AttributeValue
@@ -123,9 +123,9 @@ class VectorStores:
         return made
 
     async def change(self, store: StoreFact, changes: Changes) -> StoreFact:
-        """Raises RequestError for what the recipe says of its own collections, and for a store that has expired."""
+        """Raises Conflict for what the recipe says of its own collections, RequestError for an expired store."""
         if store.embed is None and (changes.name is not None or changes.expires_days is not None):
-            raise RequestError(f"`{store.id}` is a collection of the recipe: its name and its life are the recipe's.")
+            raise Conflict(f"`{store.id}` is a collection of the recipe: its name and its life are the recipe's.")
         _check_life(store)
         days = store.expires_days if changes.expires_days is None else changes.expires_days or None
         changed = replace(
@@ -139,9 +139,9 @@ class VectorStores:
         return changed
 
     async def delete(self, store: StoreFact) -> None:
-        """The store with its rows; the files that were attached stay. Raises RequestError for one of the recipe."""
+        """The store with its rows; the files that were attached stay. Raises Conflict for one of the recipe."""
         if store.embed is None:
-            raise RequestError(
+            raise Conflict(
                 f"`{store.id}` is a collection of the recipe and cannot be deleted here: take it out of the recipe.",
                 param="vector_store_id",
             )
@@ -208,10 +208,10 @@ class VectorStores:
         return made
 
     async def check_uploaded(self, file_ids: Sequence[str]) -> None:
-        """Raises InvalidValue where one is no file's."""
+        """Raises NotFound where one is no file's."""
         known = {file.id for file in await self._files.every()}
         if (missing := next((each for each in file_ids if each not in known), None)) is not None:
-            raise InvalidValue(f"There is no file `{missing[:100]}`: upload it first.", param="file_id")
+            raise NotFound(f"There is no file `{missing[:100]}`: upload it first.", param="file_id")
 
     async def files(self, store: StoreFact) -> list[StoreFile]:
         """Every file, oldest first: what clients attached, after what the recipe's sources brought."""
@@ -251,7 +251,7 @@ class VectorStores:
         """Take a file and its chunks out. Raises RequestError for one that a source of the recipe brings."""
         held = await self.shelf(store.id).collection.document(file.file) if file.seq == 0 else None
         if held is not None and held.document.is_declared:
-            raise RequestError(f"`{file.file}` comes from a source of the recipe: it goes when it is gone from there.")
+            raise Conflict(f"`{file.file}` comes from a source of the recipe: it goes when it is gone from there.")
         await self._detach(store.id, file.file)
 
     async def forget_file(self, file_id: str) -> None:

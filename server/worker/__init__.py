@@ -1,15 +1,8 @@
 """Supervised child processes that answer calls: bytes in, bytes out; knows nothing of models or tools."""
 
+from server.worker.call import Call, CallExpired, WorkerLost
 from server.worker.service import Item, Service
-from server.worker.supervisor import (
-    Call,
-    CallExpired,
-    Worker,
-    WorkerFailed,
-    WorkerLimits,
-    WorkerLost,
-    WorkerUnavailable,
-)
+from server.worker.supervisor import Worker, WorkerFailed, WorkerLimits, WorkerUnavailable
 
 __all__ = [
     "Call",

@@ -11,11 +11,13 @@ import time
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Literal, Self, cast
 
 from server.worker import restart
+from server.worker.call import Call, WorkerLost
 from server.worker.frames import (
     Broken,
     Cancel,
@@ -48,14 +50,6 @@ class WorkerFailed(WorkerUnavailable):
     """The worker could not be made ready and is not tried any more; the text says why."""
 
 
-class CallExpired(Exception):
-    """A call was not answered in its time."""
-
-
-class WorkerLost(Exception):
-    """The process ended under a call; the text says how."""
-
-
 @dataclass(frozen=True)
 class WorkerLimits:
     """All in seconds. `step` bounds one method of the service, `silence` the time without any sign of life."""
@@ -64,60 +58,6 @@ class WorkerLimits:
     step: float = 120.0
     silence: float = 20.0
     ping_every: float = 2.0
-
-
-class Call:
-    """What a call brings, as an async iterator of the bodies that arrived together. Leave it early with `aclose`."""
-
-    def __init__(self, connection: "_Connection", number: int) -> None:
-        self._connection = connection
-        self._number = number
-        self._arrived: list[bytes] = []
-        self._ended = False
-        self._error: WorkerLost | CallExpired | None = None
-        self._waiter: asyncio.Future[None] | None = None
-
-    def __aiter__(self) -> Self:
-        return self
-
-    async def __anext__(self) -> list[bytes]:
-        while not self._arrived:
-            if self._error is not None:
-                raise self._error
-            if self._ended:
-                raise StopAsyncIteration
-            self._waiter = asyncio.get_running_loop().create_future()
-            await self._waiter
-        arrived, self._arrived = self._arrived, []
-        return arrived
-
-    def expire(self) -> None:
-        """Its time is over: it is cancelled in the worker, and iterating raises CallExpired. No fault once it ended."""
-        if not self._ended:
-            self._ended = True
-            self._connection.forget(self._number)
-            self._error = CallExpired("its time was over")
-            self._awake()
-
-    async def aclose(self) -> None:
-        """Idempotent. A call that has not ended is cancelled in the worker within one step."""
-        if not self._ended:
-            self._ended = True
-            self._connection.forget(self._number)
-
-    def take(self, body: bytes, last: bool) -> None:
-        self._arrived.append(body)
-        self._ended = self._ended or last
-        self._awake()
-
-    def lose(self, error: WorkerLost) -> None:
-        self._ended = True
-        self._error = error
-        self._awake()
-
-    def _awake(self) -> None:
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
 
 
 class _Connection(asyncio.Protocol):
@@ -163,7 +103,7 @@ class _Connection(asyncio.Protocol):
 
     def call(self, body: bytes) -> Call:
         self._next += 1
-        call = self._calls[self._next] = Call(self, self._next)
+        call = self._calls[self._next] = Call(partial(self.forget, self._next))
         self.send(Submit(self._next, body))
         return call
 

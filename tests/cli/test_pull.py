@@ -46,7 +46,7 @@ def test_pull_fetches_what_a_recipe_names_and_then_needs_no_hub(hub: Hub, recipe
     lines = done.stdout.splitlines()
     commit = hub.repositories["tests/talk"].commit
     assert "licence apache-2.0" in lines[0]
-    assert "5.1 MB" in lines[0]
+    assert "4.1 MB" in lines[0]
     assert "no licence said" in done.stdout
     assert f"sums ok, {recipe.parent / 'data/models/tests/talk' / commit}" in done.stdout
     assert "talk.gguf" in lines[-1]
@@ -120,7 +120,7 @@ def test_models_lists_what_is_on_disk_without_a_server(hub: Hub, recipe: Path) -
     hearth("pull", str(recipe), "-m", "file", **hub.environment)
     after = only(hearth("models", str(recipe), HEARTH__SERVER__LISTEN="127.0.0.1:9", **WIDE).stdout)
     revision = hub.repositories["tests/file"].commit[:12]
-    assert f"file auto chat hf:tests/file@v1/talk.gguf 5.1 MB, revision {revision}, sums ok not running" in after
+    assert f"file auto chat hf:tests/file@v1/talk.gguf 4.0 MB, revision {revision}, sums ok not running" in after
     assert "talk auto chat hf:tests/talk not fetched not running" in after
 
 

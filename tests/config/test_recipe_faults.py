@@ -470,6 +470,14 @@ TABLE: dict[str, tuple[str, list[str]]] = {
         f"version: 1\nmodels:\n{EMBED}  chat: {{engine: echo}}\nknowledge:\n  k: {{embed: chat}}\n",
         [':6: knowledge.k.embed: models.chat is for chat, this needs a model for embed, did you mean "embed"?'],
     ),
+    "a rerank model that is none": (
+        f"version: 1\nmodels:\n{EMBED}knowledge:\n  k:\n    embed: embed\n"
+        "    search: {rerank: embed, rerank_depth: 0}\n",
+        [
+            ":7: knowledge.k.search.rerank_depth: should be greater than or equal to 1",
+            ":7: knowledge.k.search.rerank: models.embed is for embed, this needs a model for rerank",
+        ],
+    ),
     "assistant names an embed model": (
         f"version: 1\nmodels:\n{EMBED}assistants:\n  a: {{model: embed}}\n",
         [":5: assistants.a.model: models.embed is for embed, this needs a model for chat"],
@@ -513,7 +521,7 @@ TABLE: dict[str, tuple[str, list[str]]] = {
     ),
     "remote with a password in what is no url": (
         "version: 1\nmodels:\n  cloud: {engine: remote, url: 'me:hunter22@a.example/v1'}\n",
-        [':3: models.cloud.url: this value is not an http(s) URL such as https://api.example.com/v1'],
+        [":3: models.cloud.url: this value is not an http(s) URL such as https://api.example.com/v1"],
     ),
     "remote without a scheme": (
         "version: 1\nmodels:\n  cloud: {engine: remote, url: a.example/v1, secret: short}\n",

@@ -15,7 +15,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from config import Recipe, RecipeError, load
 from config.model import EchoModel, LocalModel, ModelSpec, ReaderModel, Source
-from config.section import Listen
+from config.places import Listen
 
 ROOT = Path(__file__).resolve().parents[2]
 NOTHING: Mapping[str, str] = MappingProxyType({})

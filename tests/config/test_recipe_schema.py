@@ -32,7 +32,7 @@ def keys_of_schema(schema: dict[str, Any], path: tuple[str, ...] = ()) -> Iterat
         yield from keys_of_schema(inner, (*path, key))
     for inner in schema.get("patternProperties", {}).values():
         yield from keys_of_schema(inner, (*path, "*"))
-    for option in schema.get("anyOf", []):
+    for option in schema.get("anyOf", []) + ([] if "discriminator" in schema else schema.get("oneOf", [])):
         yield from keys_of_schema(option, path)
     if "items" in schema:
         yield from keys_of_schema(schema["items"], path)

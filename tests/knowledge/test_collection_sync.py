@@ -232,7 +232,7 @@ async def test_another_recipe_or_model_makes_the_table_anew_and_loses_nothing(
         assert note.text == "# Note\n\nNotes stay."
         assert note.attributes == ({} if change == "attributes" else {"team": "ops"})
         assert counts(await collection.sync()) == (0, 0, 2, 0)
-    tables = [path.name for path in (tmp_path / "data").iterdir()]
+    tables = [path.name for path in (tmp_path / "data").glob("*.lance")]
     assert tables == ["chunks_2.lance"]
 
 

@@ -81,10 +81,17 @@ def test_marks_and_line_ends_are_read_as_text(folder: Path, raw: bytes) -> None:
 @pytest.mark.parametrize(
     ("raw", "says"),
     [
-        (b"caf\xe9", "not UTF-8 (byte 3)"),
+        (b"caf\xe9", "not UTF-8 (byte 3); save it as UTF-8"),
         (b"\x7fELF\0\0", "binary"),
-        (b"%PDF-1.7 text", "binary"),
-        (b"\xff\xfea", "not UTF-8"),
+        (b"text " * 10_000 + b"\0", "binary"),
+        ("a\0b".encode("utf-16"), "the character NUL"),
+        (b"\xff\xfea", "not UTF-16"),
+        (b"\xff\xfe\0\0a", "not UTF-32"),
+        (b"%PDF-1.7 text", "broken PDF"),
+        (b"PK\x03\x04 text", "broken Office file"),
+        (b"\xd0\xcf\x11\xe0 text", "encrypted or old Office file"),
+        (b"\x89PNG\r\n", "a picture"),
+        (b"{\\rtf1 text}", "RTF"),
     ],
 )
 def test_what_is_not_text_is_refused_in_words(folder: Path, raw: bytes, says: str) -> None:

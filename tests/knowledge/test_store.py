@@ -1,32 +1,23 @@
-"""The table itself: one commit for a batch, writes after compaction, indices and their gates."""
+"""The table itself: one commit a batch, one writer at a time, writes after compaction, versions and their leases."""
 
+import asyncio
+from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from server.knowledge.document import Chunk, Document
-from server.knowledge.store import Shape, Store, is_due
-from server.knowledge.stored import Cut
+from server.errors import InvalidValue
+from server.knowledge.store import Store
+from tests.knowledge.tables import cut, filled, nearest, shape, units
 
 pytestmark = pytest.mark.anyio
 
-DIMENSION = 16
 
-
-def shape(fingerprint: str = "f", probe: int = 0) -> Shape:
-    return Shape({"team": "string"}, fingerprint, np.eye(DIMENSION, dtype=np.float32)[probe])
-
-
-def cut(name: str, chunks: int, word: str = "word", seed: int = 0) -> Cut:
-    vectors = np.random.default_rng(seed).normal(size=(chunks, DIMENSION)).astype(np.float32)
-    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
-    text = "x" * chunks
-    return Cut(
-        Document(id=name, uri=f"{name}.md", filename=f"{name}.md", text=text),
-        [Chunk(f"{word} {n} of {name}", n, n + 1, (), "", 4) for n in range(chunks)],
-        vectors,
-    )
+async def settle(store: Store) -> None:
+    """What maintenance does when it is due."""
+    await store.compact(timedelta(hours=1))
 
 
 async def matches(store: Store, word: str) -> int:
@@ -53,11 +44,11 @@ async def test_updates_after_compaction_with_an_index_on_the_key_reach_every_row
     for n in range(40):
         await store.replace([cut(f"doc{n}", 4)])
         if n == 5:
-            await store.maintain()
-    await store.maintain(force=True)
+            await settle(store)
+    await settle(store)
     for n in range(0, 40, 2):
         await store.replace([cut(f"doc{n}", 4, seed=1)])
-    await store.maintain(force=True)
+    await settle(store)
     await store.replace([cut(f"doc{n}", 3, "fresh") for n in range(40)])
     assert await store.count() == (40, 120)
     assert await matches(store, "fresh") == 120
@@ -68,17 +59,17 @@ async def test_words_are_found_before_and_after_compaction(tmp_path: Path) -> No
     store = await Store.open(tmp_path, shape())
     assert await store.matching("word", None, 5) is None
     await store.replace([cut("a", 3)])
-    await store.maintain()
+    await settle(store)
     await store.replace([cut("b", 3, "tail")])
     assert await matches(store, "tail") == 3
-    await store.maintain(force=True)
+    await settle(store)
     assert await matches(store, "tail") == 3
 
 
 async def test_a_table_is_found_again_only_with_the_same_shape_and_model(tmp_path: Path) -> None:
     store = await Store.open(tmp_path, shape())
     await store.replace([cut("a", 3)])
-    store.close()
+    await store.close()
     same = await Store.open(tmp_path, shape())
     assert (await same.count(), same.older) == ((1, 3), ())
     for other in (shape("g"), shape("f", probe=1)):
@@ -90,7 +81,7 @@ async def test_a_large_table_gets_a_vector_index_that_finds_the_nearest(tmp_path
     store = await Store.open(tmp_path, shape())
     big = cut("a", 20_000)
     await store.replace([big])
-    await store.maintain()
+    await settle(store)
     found = (await store.nearest(big.vectors[777], None, 3)).to_pylist()
     assert found[0]["text"] == "word 777 of a"
     assert found[0]["_distance"] == pytest.approx(0, abs=1e-3)
@@ -99,9 +90,89 @@ async def test_a_large_table_gets_a_vector_index_that_finds_the_nearest(tmp_path
     assert (await store.nearest(tail.vectors[0], None, 1)).to_pylist()[0]["document_id"] == "b"
 
 
+async def test_writers_of_one_folder_take_turns_and_leave_each_document_once(tmp_path: Path) -> None:
+    stores = [await Store.open(tmp_path, shape()) for _ in range(4)]
+    await asyncio.gather(*(store.replace([cut(f"d{n}", 3, seed=n) for n in range(20)]) for store in stores))
+    await asyncio.gather(
+        *(store.replace([cut(f"d{n}", 2, "new", seed=k)]) for n in range(5) for k, store in enumerate(stores))
+    )
+    for store in stores:
+        assert await store.count() == (20, 15 * 3 + 5 * 2)
+        await store.close()
+
+
 @pytest.mark.parametrize(
-    ("fragments", "unindexed", "commits", "due"),
-    [(1, 0, 0, False), (63, 4095, 19, False), (64, 0, 0, True), (1, 4096, 0, True), (1, 0, 20, True)],
+    ("vectors", "word"),
+    [(units(2)[:, :5], "vectors"), (units(3), "vectors"), (np.full((2, 16), np.nan, np.float32), "finite")],
+    ids=["size", "count", "nan"],
 )
-def test_compaction_is_gated(fragments: int, unindexed: int, commits: int, due: bool) -> None:
-    assert is_due(fragments, unindexed, commits) is due
+async def test_vectors_that_do_not_fit_are_refused_by_name(tmp_path: Path, vectors: np.ndarray, word: str) -> None:
+    store = await filled(tmp_path, 2)
+    before = await store.version()
+    with pytest.raises(ValueError, match=rf"bad\.md: .*{word}"):
+        await store.replace([cut("good", 2), replace(cut("bad", 2), vectors=vectors)])
+    assert (await store.version(), await store.count()) == (before, (2, 2))
+    await store.close()
+
+
+async def test_an_earlier_version_is_searched_as_it_was(tmp_path: Path) -> None:
+    store = await filled(tmp_path, 3)
+    await store.index_words()
+    then = await store.version()
+    await store.replace([cut("d1", 1, "new", seed=77), cut("d9", 1, seed=9)])
+    await store.delete(["d2"])
+    async with store.at(then) as earlier:
+        assert (await earlier.version(), await earlier.count()) == (then, (3, 3))
+        found = await earlier.nearest(units(1, seed=1)[0], None, 1)
+        assert found["text"].to_pylist() == ["word 0 of d1"]
+        words = await earlier.matching("word", None, 9)
+        assert words is not None and words.num_rows == 3
+    assert await store.count() == (3, 3)
+    for gone in (0, -1, 2**40):
+        with pytest.raises(InvalidValue, match="not kept; those from 1 to"):
+            async with store.at(gone):
+                pass
+    await store.close()
+
+
+async def test_clean_up_leaves_a_version_that_is_leased_and_takes_it_afterwards(tmp_path: Path) -> None:
+    """LanceDB deletes the files of a version under whoever reads it, and refuses to clean past a tag."""
+    store = await filled(tmp_path, 30)
+    other = await Store.open(tmp_path, shape())
+    then = await store.version()
+    async with store.at(then) as earlier:
+        for n in range(6):
+            await other.replace([cut(f"d{k}", 1, seed=100 * n + k) for k in range(30)])
+            await other.compact(timedelta(milliseconds=1))
+            found = await earlier.nearest(units(1, seed=7)[0], None, 30)
+            assert (found["document_id"].to_pylist()[0], found.num_rows) == ("d7", 30)
+            assert len(await earlier.documents()) == 30
+    await other.compact(timedelta(milliseconds=1))
+    with pytest.raises(InvalidValue, match="not kept"):
+        async with store.at(then):
+            pass
+    assert await nearest(store, units(1, seed=507)[0], 1) == ["d7"]
+    await store.close()
+    await other.close()
+
+
+async def test_a_lease_that_its_reader_left_behind_ends(tmp_path: Path) -> None:
+    store = await filled(tmp_path, 3)
+    await store._table.tags.create("lease-1000-1-1", await store.version())
+    await store.replace([cut("d1", 1, seed=5)])
+    await store.compact(timedelta(milliseconds=1))
+    assert await store._table.tags.list() == {}
+    await store.close()
+
+
+async def test_attributes_that_searches_filter_by_are_indexed_once_it_is_worth_it(tmp_path: Path) -> None:
+    store = await filled(tmp_path, 1, chunks=5000)
+    await store.set_attributes("d0", {"team": "ops"})
+    await store.compact(timedelta(hours=1))
+    assert not await store.lacks_index()
+    assert (await store.nearest(units(1)[0], "attribute_team = 'ops'", 5)).num_rows == 5
+    assert await store.lacks_index()
+    await store.compact(timedelta(hours=1))
+    assert not await store.lacks_index()
+    assert (await store.nearest(units(1)[0], "attribute_team = 'ops'", 5)).num_rows == 5
+    await store.close()

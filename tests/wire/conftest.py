@@ -4,10 +4,18 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import pytest
+from openai import OpenAI
 
 from tests.e2e.test_crash import children
 from tests.live import Live, serving, wait_for
 from tests.upstream import KEY, SCRIPTS, Upstream, upstream
+
+
+@pytest.fixture(scope="session")
+def sdk(generating: Live) -> Iterator[OpenAI]:
+    """OpenAI's own client; it tries nothing again, so that a fault is seen."""
+    with OpenAI(base_url=f"{generating.url}/v1", api_key="none", max_retries=0, timeout=120) as client:
+        yield client
 
 
 @dataclass(frozen=True)

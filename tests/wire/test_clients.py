@@ -138,12 +138,11 @@ def test_words_and_patterns_bind_by_vllms_names(asked: Any, answers: set[str], g
 @pytest.mark.parametrize(
     ("asked", "param"),
     [
-        ({"grammar": 'root ::= "a"'}, "grammar"),
         ({"structured_outputs": {}}, "structured_outputs"),
         ({"structured_outputs": {"json": SCHEMA, "regex": "a"}}, "structured_outputs"),
         ({"guided_json": "{"}, "guided_json"),
         ({"guided_choice": []}, "guided_choice"),
-        ({"json_schema": SCHEMA, "response_format": {"type": "text"}}, "json_schema"),
+        ({"json_schema": SCHEMA, "response_format": {"type": "json_object"}}, "json_schema"),
         ({"guided_regex": "a", "guided_choice": ["a"]}, "guided_regex"),
     ],
 )

@@ -5,6 +5,7 @@ from typing import Any
 import httpx
 import pytest
 
+from tests.knowledge.office import docx, paragraph, pdf
 from tests.live import Live
 
 ROUTE = "/v1/knowledge/handbook/documents"
@@ -57,6 +58,46 @@ def test_a_file_is_pushed_as_it_is(knowing: Live) -> None:
             client.delete(f"{ROUTE}/{each}")
 
 
+def test_pdf_docx_tables_and_code_are_pushed_as_they_are(knowing: Live) -> None:
+    word = "application/vnd.openxmlformats-officedocument.wordprocessingml.document"
+    sent = {
+        "tower": (pdf([["Towers."], ["The tower clock strikes thirteen."]], title="Towers"), "application/pdf"),
+        "mill": (docx(paragraph("The mill grinds barley."), title="Mills"), word),
+        "wells": (b"name;depth\nThe deep well;ninety metres\n", "text/csv"),
+        "src/bell.py": (b"def ring_the_bell():\n    return 3\n", "text/x-python"),
+        "cafe": ("Le caf\u00e9 ouvre.".encode("cp1252"), "text/plain; charset=windows-1252"),
+    }
+    told = {
+        each: put(knowing, each, content=raw, headers={"content-type": media}).json()
+        for each, (raw, media) in sent.items()
+    }
+    titles = {each: answer["title"] for each, answer in told.items()}
+    assert titles == {"tower": "Towers", "mill": "Mills", "wells": "wells", "src/bell.py": "bell.py", "cafe": "cafe"}
+    asked = {
+        "what strikes thirteen?": "tower",
+        "barley mill": "mill",
+        "deep well": "wells",
+        "ring the bell": "src/bell.py",
+    }
+    assert {query: found(knowing, query, k=1) for query in asked} == {query: [each] for query, each in asked.items()}
+    with knowing.client() as client:
+        page = client.post(
+            "/v1/retrieve", json={"query": "strikes thirteen", "collections": ["handbook"], "k": 1}
+        ).json()
+        assert page["data"][0]["span"]["page"] == 1
+        for each in sent:
+            client.delete(f"{ROUTE}/{each}")
+
+
+def test_a_document_keeps_the_licence_it_is_sent_with(knowing: Live) -> None:
+    first = put(knowing, "song", json={"text": "A song of summer grass.", "licence": "CC-BY-4.0"})
+    assert first.json()["licence"] == "CC-BY-4.0"
+    with knowing.client() as client:
+        hit = client.post("/v1/retrieve", json={"query": "summer grass", "collections": ["handbook"], "k": 1}).json()
+        assert (hit["data"][0]["document_id"], hit["data"][0]["licence"]) == ("song", "CC-BY-4.0")
+        client.delete(f"{ROUTE}/song")
+
+
 @pytest.mark.parametrize(
     ("sent", "status", "param"),
     [
@@ -67,7 +108,11 @@ def test_a_file_is_pushed_as_it_is(knowing: Live) -> None:
         ({"json": {"text": "---\nyear: new\n---\nx"}}, 400, "text"),
         ({"content": b"\0\1", "headers": {"content-type": "text/plain"}}, 400, "text"),
         ({"content": b"\xff\xff", "headers": {"content-type": "text/markdown"}}, 400, "text"),
-        ({"content": b"%PDF", "headers": {"content-type": "application/pdf"}}, 415, None),
+        ({"content": b"caf\xe9", "headers": {"content-type": "text/plain; charset=klingon"}}, 400, "text"),
+        ({"content": b"%PDF", "headers": {"content-type": "application/pdf"}}, 400, "text"),
+        ({"content": pdf([["x"]], locked=True), "headers": {"content-type": "application/pdf"}}, 400, "text"),
+        ({"content": b"x", "headers": {"content-type": "image/png"}}, 415, None),
+        ({"json": {"text": "x", "licence": ""}}, 400, "licence"),
     ],
 )
 def test_what_cannot_be_a_document_is_refused(knowing: Live, sent: dict[str, Any], status: int, param: str) -> None:
@@ -80,7 +125,7 @@ def test_what_a_source_of_the_recipe_brings_is_not_changed(knowing: Live) -> Non
     with knowing.client() as client:
         (own,) = [each["id"] for each in client.get(ROUTE).json()["data"] if each["filename"] == "keys.md"]
         assert "source of the recipe" in put(knowing, own, json={"text": "x"}).json()["error"]["message"]
-        assert client.delete(f"{ROUTE}/{own}").status_code == 400
+        assert client.delete(f"{ROUTE}/{own}").status_code == 409
         unknown = client.get("/v1/knowledge/handbok/documents").json()["error"]
     assert (unknown["code"], unknown["param"]) == ("collection_not_found", "collection")
     assert "handbook" in unknown["message"]

@@ -6,7 +6,7 @@ from typing import Any
 
 import httpx
 import pytest
-from openai import BadRequestError, NotFoundError, OpenAI
+from openai import NotFoundError, OpenAI
 
 from tests.live import Live
 
@@ -67,7 +67,7 @@ def test_files_are_listed_in_pages_newest_first_and_by_purpose(sdk: OpenAI) -> N
     assert [file.id for file in sdk.files.list(purpose="batch", order="asc", limit=2)] == made
     page = sdk.files.list(purpose="batch", order="asc", limit=2, after=made[1])
     assert ([file.id for file in page.data], page.has_more) == (made[2:4], True)
-    with pytest.raises(BadRequestError, match="not in this list"):
+    with pytest.raises(NotFoundError, match="not in this list"):
         sdk.files.list(after="file-nowhere")
 
 

@@ -1,7 +1,6 @@
 """Generation over the wire, by the real SDK: an automaton whose answer is known, random weights that obey nothing."""
 
 import json
-from collections.abc import Iterator
 from typing import Any
 
 import httpx
@@ -9,39 +8,17 @@ import jsonschema_rs
 import openai
 import pytest
 from openai import OpenAI
-from pydantic import BaseModel, Field
 
 from server.models.made.automaton import Automaton
 from tests.live import Live, wait_for
 from tests.making import TEXT
+from tests.wire.trip import SCHEMA, Trip
 
 HELLO: Any = [{"role": "user", "content": "Hello"}]
-SCHEMA = {
-    "type": "object",
-    "properties": {
-        "city": {"type": "string", "maxLength": 8},
-        "days": {"type": "integer", "minimum": 0, "maximum": 99},
-    },
-    "required": ["city", "days"],
-    "additionalProperties": False,
-}
 WEATHER: Any = {"type": "function", "function": {"name": "weather", "description": "Tells it.", "parameters": SCHEMA}}
 TIME: Any = {"type": "function", "function": {"name": "time"}}
 AUTOMATA = ["automaton", "automaton-llamacpp"]
 REBELS = ["rebel", "rebel-llamacpp"]
-
-
-class Trip(BaseModel):
-    """Bounded, because random weights end nothing by themselves."""
-
-    city: str = Field(max_length=8)
-    days: int = Field(ge=0, le=99)
-
-
-@pytest.fixture(scope="module")
-def sdk(generating: Live) -> Iterator[OpenAI]:
-    with OpenAI(base_url=f"{generating.url}/v1", api_key="none", max_retries=0, timeout=120) as client:
-        yield client
 
 
 def say(sdk: OpenAI, model: str = "automaton", **changes: Any) -> Any:

@@ -5,7 +5,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-import httpx
 import pytest
 
 from server.models.made import TEMPLATE
@@ -14,6 +13,7 @@ from server.models.made.shapes import random_shape
 from server.models.made.vocabulary import Vocabulary, trained
 from server.models.made.weights import Random
 from tests.live import Live, serving
+from tests.wire.asking import post, told
 
 CODERS = ["coder", "coder-llamacpp"]
 NAMES = ("<|fim_prefix|>", "<|fim_suffix|>", "<|fim_middle|>", "<|repo_name|>", "<|file_sep|>")
@@ -53,17 +53,6 @@ def coding(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
     )
     with serving(recipe, folder / "data") as live:
         yield live
-
-
-def post(live: Live, path: str, **body: Any) -> httpx.Response:
-    with live.client() as client:
-        return client.post(path, json=body)
-
-
-def told(live: Live, path: str, **body: Any) -> Any:
-    reply = post(live, path, **body)
-    assert reply.status_code == 200, reply.text
-    return reply.json()
 
 
 def events(live: Live, path: str, **body: Any) -> list[str]:
@@ -197,7 +186,7 @@ def test_continues_request_is_understood(coding: Live) -> None:
 
 
 def test_what_llama_cpps_wire_has_and_this_server_has_not_is_refused(coding: Live) -> None:
-    asked: list[dict[str, Any]] = [{"grammar": "root ::= [0-9]+"}, {"n_probs": 3}, {"prompt": ["one", "two"]}]
+    asked: list[dict[str, Any]] = [{"grammar": "root ::= [0-9"}, {"n_probs": 3}, {"prompt": ["one", "two"]}]
     for extra in asked:
         reply = post(coding, "/completion", **{"model": "coder", "prompt": "a", "n_predict": 1} | extra)
         assert (reply.status_code, reply.json()["error"]["param"]) == (400, next(iter(extra)))
@@ -205,6 +194,7 @@ def test_what_llama_cpps_wire_has_and_this_server_has_not_is_refused(coding: Liv
     bound = told(coding, "/completion", model="coder", prompt="a", json_schema=schema | {"additionalProperties": False})
     assert json.loads(bound["content"])["n"] in (1, 2)
     assert bound["stop_type"] == "eos"
+    assert told(coding, "/completion", model="coder", prompt="a", grammar='root ::= "yes"')["content"] == "yes"
 
 
 def test_a_model_without_the_tokens_refuses_by_name(coding: Live) -> None:

@@ -10,16 +10,8 @@ import pytest
 
 from tests.live import Live
 from tests.wire.test_messages import TEXT, said, streamed
+from tests.wire.trip import SCHEMA
 
-SCHEMA = {
-    "type": "object",
-    "properties": {
-        "city": {"type": "string", "maxLength": 8},
-        "days": {"type": "integer", "minimum": 0, "maximum": 99},
-    },
-    "required": ["city", "days"],
-    "additionalProperties": False,
-}
 WEATHER: Any = {"name": "weather", "description": "Tells it.", "input_schema": SCHEMA}
 TIME: Any = {"type": "custom", "name": "time", "input_schema": {"type": "object", "properties": {}}}
 MODELS = ["automaton", "rebel", "rebel-llamacpp"]

@@ -127,6 +127,10 @@ def test_texts_become_vectors(wire: Live) -> None:
         older = said(client, "/api/embeddings", model="embed", prompt="one")
         refused = client.post("/api/embed", json={"model": "echo", "input": "one"})
         empty = client.post("/api/embed", json={"model": "embed", "input": []})
+        short = said(client, "/api/embed", model="embed", input="one", dimensions=128)["embeddings"]
+        other = client.post("/api/embed", json={"model": "embed", "input": "one", "dimensions": 100})
+    assert [len(row) for row in short] == [128]
+    assert other.status_code == 400 and "128" in other.json()["error"]
     assert [len(row) for row in several["embeddings"]] == [384, 384]
     assert single["embeddings"] == [older["embedding"]]
     assert (refused.status_code, empty.status_code) == (400, 400)

@@ -129,6 +129,40 @@ def test_a_document_longer_than_the_model_reads_is_ranked_whole(client: httpx.Cl
     assert told["usage"]["prompt_tokens"] > 3000
 
 
+def test_teis_clients_get_a_list_of_scores(client: httpx.Client) -> None:
+    every = client.post("/v1/rerank", json=_asked()).json()["results"]
+    asked = {"query": _QUERY, "texts": _DOCUMENTS}
+    told = client.post("/rerank", json=asked).json()
+    assert told == [{"index": each["index"], "score": each["relevance_score"]} for each in every]
+    best = client.post("/rerank", json=asked | {"return_text": True, "top_n": 1, "raw_scores": False}).json()
+    assert best == [told[0] | {"text": _DOCUMENTS[told[0]["index"]]}]
+    for wrong, param in (
+        ({"texts": None}, "documents"),
+        ({"texts": [1]}, "texts[0]"),
+        ({"documents": _DOCUMENTS}, "texts"),
+        ({"raw_scores": True}, "raw_scores"),
+    ):
+        reply = client.post("/rerank", json=asked | wrong)
+        assert (reply.status_code, reply.json()["error"]["param"]) == (400, param)
+
+
+@pytest.mark.parametrize("route", ["/v1/score", "/score"])
+def test_pairs_are_scored_as_vllm_does(route: str, client: httpx.Client, folder: Path) -> None:
+    one = client.post(route, json={"model": "rerank", "text_1": _QUERY, "text_2": _DOCUMENTS}).json()
+    assert [each["index"] for each in one["data"]] == [0, 1, 2]
+    assert [each["score"] for each in one["data"]] == pytest.approx(_expected(folder), abs=1e-4)
+    pairs = client.post(route, json={"text_1": [_QUERY] * 3, "text_2": _DOCUMENTS}).json()
+    assert (pairs["data"], pairs["usage"]) == (one["data"], one["usage"])
+    assert len(client.post(route, json={"text_1": _QUERY, "text_2": "one"}).json()["data"]) == 1
+    for wrong, param in (
+        ({"text_1": ["a", "b"]}, "text_2"),
+        ({"text_1": ""}, "text_1"),
+        ({"model": "echo"}, "model"),
+    ):
+        reply = client.post(route, json={"text_1": "a", "text_2": ["b", "c", "d"]} | wrong)
+        assert (reply.status_code, reply.json()["error"]["param"]) == (400, param)
+
+
 def test_the_routes_need_the_scope_infer(live: Live) -> None:
     with live.client() as nobody, live.client("sk-retrieve-12345") as searching:
         for route in ("/v1/rerank", "/rerank", "/v2/rerank", "/v1/reranking", "/reranking"):
@@ -166,7 +200,7 @@ def test_the_routes_are_in_the_served_document(client: httpx.Client) -> None:
     for route in ("/v1/rerank", "/v1/reranking", "/v2/rerank"):
         body = document["paths"][route]["post"]["requestBody"]["content"]["application/json"]["schema"]
         assert body == {"$ref": "#/components/schemas/RerankRequest"}
-    assert document["components"]["schemas"]["RerankRequest"]["required"] == ["model", "query", "documents"]
+    assert document["components"]["schemas"]["RerankRequest"]["required"] == ["query"]
     assert "RerankReply" in document["components"]["schemas"]
 
 

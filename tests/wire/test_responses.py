@@ -9,11 +9,11 @@ import jsonschema_rs
 import openai
 import pytest
 from openai import OpenAI
-from pydantic import BaseModel, Field
 
 from server.api.responses.items import read, spoken
 from tests.live import Live
 from tests.making import TEXT
+from tests.wire.trip import Trip
 
 SCHEMA = {
     "type": "object",
@@ -33,19 +33,6 @@ FIELDS = {
 """Those that the Open Responses specification requires, and OpenAI's `user`."""
 PDF = base64.b64encode(b"%PDF-1.7\n\xff\x00").decode()
 URL = "/v1/responses"
-
-
-class Trip(BaseModel):
-    """Bounded, because random weights end nothing by themselves."""
-
-    city: str = Field(max_length=8)
-    days: int = Field(ge=0, le=99)
-
-
-@pytest.fixture(scope="module")
-def sdk(generating: Live) -> Iterator[OpenAI]:
-    with OpenAI(base_url=f"{generating.url}/v1", api_key="none", max_retries=0, timeout=120) as client:
-        yield client
 
 
 @pytest.fixture(scope="module")

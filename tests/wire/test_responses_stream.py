@@ -1,14 +1,12 @@
 """Streamed responses: the events, their order and numbers, and how a fault in the middle is told."""
 
 import json
-from collections.abc import Iterator
 from typing import Any
 
 import httpx
 import openai
 import pytest
 from openai import OpenAI
-from pydantic import BaseModel, Field
 
 from server.api.responses.events import ResponseEvent
 from server.api.responses.items import unsealed
@@ -26,20 +24,10 @@ from server.chat import Part
 from server.models.tool_formats import CallArguments, CallStart
 from tests.live import Live, wait_for
 from tests.making import TEXT
+from tests.wire.trip import Trip
 
 URL = "/v1/responses"
 TIME: Any = {"type": "function", "name": "time", "parameters": {"type": "object", "properties": {}}}
-
-
-class Trip(BaseModel):
-    city: str = Field(max_length=8)
-    days: int = Field(ge=0, le=99)
-
-
-@pytest.fixture(scope="module")
-def sdk(generating: Live) -> Iterator[OpenAI]:
-    with OpenAI(base_url=f"{generating.url}/v1", api_key="none", max_retries=0, timeout=120) as client:
-        yield client
 
 
 def frames(live: Live, **body: Any) -> list[tuple[str, Any]]:

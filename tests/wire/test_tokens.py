@@ -2,26 +2,15 @@
 
 from typing import Any
 
-import httpx
 import pytest
 
 from tests.live import Live
+from tests.wire.asking import post, told
 
 AUTOMATA = ["automaton", "automaton-llamacpp"]
 HELLO = [{"role": "system", "content": "Be kind."}, {"role": "user", "content": "Hello, naïve 漢字!"}]
 WEATHER = {"type": "function", "function": {"name": "weather", "parameters": {"type": "object", "properties": {}}}}
 TEXT = "Hello this é <|im_end|>"
-
-
-def post(live: Live, path: str, **body: Any) -> httpx.Response:
-    with live.client() as client:
-        return client.post(path, json=body)
-
-
-def told(live: Live, path: str, **body: Any) -> Any:
-    reply = post(live, path, **body)
-    assert reply.status_code == 200, reply.text
-    return reply.json()
 
 
 @pytest.mark.parametrize("model", AUTOMATA)

@@ -11,6 +11,7 @@ import pytest
 from openai import BadRequestError, NotFoundError, OpenAI
 from openai.types import VectorStore
 
+from tests.knowledge.office import docx, paragraph, pdf
 from tests.live import Live, serving
 
 CATS = b"# Cats\n\nCats sleep through most of the day.\n"
@@ -246,11 +247,27 @@ def test_what_cannot_be_read_fails_with_openais_codes(sdk: OpenAI, pets: VectorS
             sdk.vector_stores.files.content(file.id, vector_store_id=pets.id)
         sdk.files.delete(file.id)
     assert told == {
-        "a.pdf": "unsupported_file",
+        "a.pdf": "invalid_file",
         "b.bin": "unsupported_file",
         "c.md": "invalid_file",
         "d.md": "invalid_file",
     }
+
+
+def test_pdf_docx_and_tables_are_found_as_text_is(sdk: OpenAI) -> None:
+    files = {
+        "lights.pdf": pdf([["Lighthouses."], ["The lamp of the north tower turns slowly."]]),
+        "boats.docx": docx(paragraph("Boats are painted in the spring.")),
+        "tides.csv": b"place,height\nThe old harbour,7 metres\n",
+    }
+    store = sdk.vector_stores.create(name="formats")
+    for name, raw in files.items():
+        file = sdk.vector_stores.files.upload_and_poll(vector_store_id=store.id, file=(name, raw))
+        assert (file.status, file.last_error) == ("completed", None)
+    asked = {"Which tower turns slowly?": "lights.pdf", "painted in spring": "boats.docx", "old harbour": "tides.csv"}
+    for query, name in asked.items():
+        assert sdk.vector_stores.search(store.id, query=query).data[0].filename == name
+    sdk.vector_stores.delete(store.id)
 
 
 def test_the_text_of_a_file_is_read_back_whole(sdk: OpenAI, pets: VectorStore) -> None:
@@ -348,7 +365,7 @@ def test_what_is_not_there_is_not_found(sdk: OpenAI, pets: VectorStore) -> None:
         lambda: sdk.vector_stores.files.create(pets.id, file_id="file-nowhere"),
         lambda: sdk.vector_stores.create(file_ids=["file-nowhere"]),
     ):
-        with pytest.raises(BadRequestError, match="no file `file-nowhere`: upload it first"):
+        with pytest.raises(NotFoundError, match="no file `file-nowhere`: upload it first"):
             name()
     with pytest.raises(BadRequestError, match="no embedding model of this server, which has: embed"):
         sdk.vector_stores.create(extra_body={"embedding_model": "echo"})

@@ -17,14 +17,13 @@ from server.api.documents.wire import (
 )
 from server.api.listing import READ, ListQuery, asked, ends, page
 from server.api.reply import Reply, json
-from server.errors import InvalidValue, NotFound, RequestError
-from server.knowledge import Collection, Document, Unreadable, read_document
+from server.errors import Conflict, InvalidValue, NotFound
+from server.knowledge import SUFFIX_OF_MEDIA, Collection, Document, Unreadable, read_document
 from server.runtime import Runtime
 
 _DOCUMENTS = ["/v1/knowledge/{collection:str}/documents", "/knowledge/{collection:str}/documents"]
 _DOCUMENT = [f"{path}/{{document_id:path}}" for path in _DOCUMENTS]
-_FAULTS = ("400", "401", "403", "404", "405", "413", "415", "429", "500", "503", "504")
-_SUFFIXES = {"text/markdown": ".md", "text/html": ".html", "text/plain": ".txt"}
+_FAULTS = ("400", "401", "403", "404", "405", "409", "413", "415", "429", "500", "503", "504")
 _MAX_ID = 512
 
 
@@ -62,7 +61,9 @@ async def list_documents(request: Request[Any, Any, Any], collection: str) -> Re
     of = runtime.declared(collection)
     found, has_more = page(await of.documents(), query, lambda each: each.id)
     shown = [
-        KnowledgeDocument(each.id, of.name, each.uri, each.filename, each.title, each.attributes, each.bytes)
+        KnowledgeDocument(
+            each.id, of.name, each.uri, each.filename, each.title, each.licence, each.attributes, each.bytes
+        )
         for each in found
     ]
     listed = KnowledgeDocumentList(shown, *ends([each.id for each in shown]), has_more)
@@ -104,19 +105,23 @@ async def delete_document(request: Request[Any, Any, Any], collection: str, docu
 
 async def _sent(request: Request[Any, Any, Any], into: Collection, document_id: str) -> Document:
     """JSON with the text, or the file itself under its media type."""
-    media = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if suffix := _SUFFIXES.get(media):
-        return await _read(into, await request.body(), document_id, suffix)
+    media, given = request.content_type
+    is_named = media == "application/octet-stream" or media.startswith("text/x-")  # the id says how it is read
+    if media in SUFFIX_OF_MEDIA or is_named:
+        suffix = SUFFIX_OF_MEDIA.get(media, "")
+        return await _read(into, await request.body(), document_id, suffix, given.get("charset"))
     body, _ = await decode(request, PushDocument)
     read = await _read(into, body.text.encode("utf-8", "replace"), document_id, ".md")
     attributes = {**read.attributes, **(body.attributes or {})}
-    return replace(read, title=body.title or read.title, attributes=attributes)
+    licence = body.licence or read.licence
+    # Its hash tells what was sent beside the text too.
+    return replace(read, title=body.title or read.title, attributes=attributes, licence=licence, hash="")
 
 
-async def _read(into: Collection, raw: bytes, document_id: str, suffix: str) -> Document:
+async def _read(into: Collection, raw: bytes, document_id: str, suffix: str, charset: str | None = None) -> Document:
     name = PurePosixPath(document_id).name or document_id
     try:
-        read = await asyncio.to_thread(read_document, raw, document_id, f"{name}{suffix}", into.types)
+        read = await asyncio.to_thread(read_document, raw, document_id, f"{name}{suffix}", into.types, charset)
     except Unreadable as error:
         raise InvalidValue(f"The document cannot be read: {error}.", param="text") from error
     if not read.text[read.body :].strip():
@@ -126,7 +131,7 @@ async def _read(into: Collection, raw: bytes, document_id: str, suffix: str) -> 
 
 def _check_pushed(document: Document) -> None:
     if document.is_declared:
-        raise RequestError(f"`{document.id}` comes from a source of the recipe, which alone says what it holds.")
+        raise Conflict(f"`{document.id}` comes from a source of the recipe, which alone says what it holds.")
 
 
 async def _held(of: Collection, document_id: str) -> tuple[Document, int]:
@@ -146,7 +151,14 @@ def _id(path: str) -> str:
 
 def _shown(of: Collection, document: Document, size: int) -> KnowledgeDocument:
     return KnowledgeDocument(
-        document.id, of.name, document.uri, document.filename, document.title, document.attributes, size
+        document.id,
+        of.name,
+        document.uri,
+        document.filename,
+        document.title,
+        document.licence,
+        document.attributes,
+        size,
     )
 
 

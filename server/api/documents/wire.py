@@ -10,11 +10,15 @@ AttributeValue = str | int | float | bool
 
 
 class PushDocument(msgspec.Struct, forbid_unknown_fields=True):
-    """`text` is Markdown, whose front matter may give title and attributes; what is sent beside it goes before."""
+    """`text` is Markdown, whose front matter may give what stands beside it here; what is sent beside it goes before.
+
+    `licence` is an SPDX expression such as CC-BY-4.0.
+    """
 
     text: str
     title: Annotated[str, Meta(max_length=512)] | None = None
     attributes: dict[str, AttributeValue] | None = None
+    licence: Annotated[str, Meta(min_length=1, max_length=500)] | None = None
 
 
 class KnowledgeDocument(msgspec.Struct):
@@ -25,6 +29,7 @@ class KnowledgeDocument(msgspec.Struct):
     uri: str
     filename: str
     title: str
+    licence: str | None
     attributes: Mapping[str, AttributeValue]
     bytes: int
     object: Literal["knowledge.document"] = "knowledge.document"

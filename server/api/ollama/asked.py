@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 
 from server.api.chat_asked import asked_of, check
+from server.api.decode import whole
 from server.api.ollama.wire import (
     OllamaCall,
     OllamaChatRequest,
@@ -101,7 +102,7 @@ def _wanted(
 
 def _options(given: dict[str, Any]) -> OllamaOptions:
     try:
-        return msgspec.convert(given, OllamaOptions)
+        return msgspec.convert(whole(given), OllamaOptions)
     except msgspec.ValidationError as error:
         raise InvalidValue(f"options: {error}.", param="options") from error
 

@@ -45,9 +45,9 @@ async def api_chat(request: Request[Any, Any, Any]) -> Direct:
     runtime: Runtime = request.app.state["runtime"]
     target = target_of(runtime, asked.model)
     answer = Answer(asked.model, chat_line)
+    wanted = of_chat(asked, target)
     if not asked.messages:
         return await _loaded(answer, target)
-    wanted = of_chat(asked, target)
     return await _answered(answer, runtime, target, wanted, unknown, stream=asked.stream)
 
 
@@ -69,9 +69,9 @@ async def api_generate(request: Request[Any, Any, Any]) -> Direct:
     runtime: Runtime = request.app.state["runtime"]
     target = target_of(runtime, asked.model)
     answer = Answer(asked.model, prompt_line)
+    wanted = await of_prompt(asked, target)
     if not asked.prompt:
         return await _loaded(answer, target)
-    wanted = await of_prompt(asked, target)
     return await _answered(answer, runtime, target, wanted, unknown, stream=asked.stream)
 
 

@@ -27,7 +27,7 @@ from server.api.responses.wire import (
     ItemList,
     Response,
 )
-from server.errors import InvalidValue, RequestError
+from server.errors import NotFound, RequestError
 from server.models.caller import CALLER
 from server.runtime import Runtime
 
@@ -73,10 +73,8 @@ def _event(event: ResponseEvent) -> bytes:
 async def show_response(
     request: Request[Any, Any, Any],
     response_id: str,
-    stream: Annotated[str | None, Parameter(description="Kept responses are not streamed again.")] = None,
+    stream: Annotated[Literal["false", "0"] | None, Parameter(description="Kept ones are not streamed again.")] = None,
 ) -> Reply:
-    if stream not in (None, "false", "0"):
-        raise InvalidValue("Kept responses are not streamed again.", param="stream")
     return Reply(await kept_of(_runtime(request)).get(response_id))
 
 
@@ -121,7 +119,7 @@ async def list_input_items(
     if after is not None:
         place = next((place for place, item in enumerate(items) if item["id"] == after), None)
         if place is None:
-            raise InvalidValue(f"There is no item with the id '{after[:80]}'.", param="after")
+            raise NotFound(f"There is no item with the id '{after[:80]}'.", param="after")
         items = items[place + 1 :]
     page = items[:limit]
     first, last = (page[0]["id"], page[-1]["id"]) if page else (None, None)

@@ -19,7 +19,7 @@ from server.api.vector_stores.wire import (
     VectorStoreFileDeleted,
     VectorStoreFileList,
 )
-from server.errors import KnowledgeUnavailable, RequestError
+from server.errors import Conflict, KnowledgeUnavailable
 from server.runtime import Runtime
 from server.vector_stores import Attached, StoreFact, StoreFile
 
@@ -116,7 +116,7 @@ async def store_file_content(request: Request[Any, Any, Any], vector_store_id: s
         raise KnowledgeUnavailable(f"The file `{file_id}` is still being read; try again soon.", retry_after=1)
     held = await runtime.collection(store.id).document(file_id)
     if held is None:
-        raise RequestError(f"Nothing of the file `{file_id}` was taken in: it is {file.status}.", param="file_id")
+        raise Conflict(f"Nothing of the file `{file_id}` was taken in: it is {file.status}.", param="file_id")
     document = held.document
     texts = [StoreText(document.text)]
     return json(FileContentPage(file_id, document.filename, document.attributes, texts, texts))

@@ -11,7 +11,7 @@ from server.api.searching import Search, search
 from server.api.vector_stores.shown import FAULTS
 from server.api.vector_stores.wire import SearchPage, SearchRanking, SearchResult, SearchStore, StoreText
 from server.knowledge import Hit, parse_filter
-from server.runtime import Runtime
+from server.runtime import NO_RANKER, Runtime
 
 _NO_RANKER = (None, "none", "auto")
 
@@ -38,6 +38,7 @@ async def search_store(request: Request[Any, Any, Any], vector_store_id: str) ->
             filters=None if body.filters is None else parse_filter(body.filters),
             weights=None if hybrid is None else (hybrid.embedding_weight, hybrid.text_weight),
             threshold=ranking.score_threshold or 0.0,
+            ranker=NO_RANKER if ranking.ranker == NO_RANKER else None,
             page=body.page,
         ),
     )

@@ -15,7 +15,7 @@ from server.api.vector_stores.wire import (
 from server.errors import InvalidValue
 from server.vector_stores import Status, StoreFile
 
-FAULTS = ("400", "401", "403", "404", "405", "413", "415", "429", "500", "503")
+FAULTS = ("400", "401", "403", "404", "405", "409", "413", "415", "429", "500", "503")
 POLL_MS = 50
 """How soon a client that waits should ask again: a small file is searchable in about that time."""
 

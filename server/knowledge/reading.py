@@ -1,0 +1,186 @@
+"""Reads a collection's table, at the newest version or at an earlier one that stays as it was. Writes nothing.
+
+Faults are LanceDB's: OSError, ValueError or RuntimeError.
+"""
+
+import asyncio
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from lancedb.query import MatchQuery
+from numpy.typing import NDArray
+
+from server.knowledge.attributes import Types, columns, quoted, read
+from server.knowledge.index import WORDS
+from server.knowledge.rows import HIT_COLUMNS, LIST_COLUMNS, STATE_COLUMNS, restored
+from server.knowledge.stored import Held, Listed, Stored
+
+_QUERY_CHARACTERS = 8192
+_GONE = "Not found"
+
+
+class Reading:
+    """A table as searches see it. Many tasks may use it at once."""
+
+    def __init__(self, table: Any, types: Types, dimension: int) -> None:
+        self.dimension = dimension
+        """Of the vectors it holds."""
+        self._table = table
+        self._types = types
+        self._indexed = False
+
+    async def version(self) -> int:
+        """The version a read would see now; asking costs a twentieth of a millisecond."""
+        return int(await self._table.version())
+
+    async def count(self) -> tuple[int, int]:
+        """Documents and chunks."""
+        documents, chunks = await asyncio.gather(self._table.count_rows("position = 0"), self._table.count_rows())
+        return int(documents), int(chunks)
+
+    async def documents(self, ids: Sequence[str] | None = None) -> dict[str, Stored]:
+        """Every document by its id, or those of `ids` that are here."""
+        return await documents(self._table, ids)
+
+    async def listed(self) -> list[Listed]:
+        """Every document, in the order of their ids."""
+        wanted = [*LIST_COLUMNS, *columns(self._types)]
+        found, sizes = await asyncio.gather(
+            self._table.query().where("position = 0").select(wanted).to_list(),
+            self._table.query().select({"document_id": "document_id", "size": "octet_length(text)"}).to_list(),
+        )
+        held: Counter[str] = Counter()
+        for row in sizes:
+            held[row["document_id"]] += row["size"] + self._vector_bytes
+        listed = [
+            Listed(
+                id=row["document_id"],
+                uri=row["uri"],
+                filename=row["filename"],
+                title=row["title"],
+                licence=row["licence"],
+                attributes=read(row, self._types),
+                bytes=held[row["document_id"]],
+            )
+            for row in found
+        ]
+        return sorted(listed, key=lambda each: each.id)
+
+    async def held(self, each: str) -> Held | None:
+        """One document; None where the table has none of this id."""
+        found = await rows_of(self._table, each)
+        if not found:
+            return None
+        held = sum(len(row["text"].encode()) + self._vector_bytes for row in found)
+        return Held(restored(found, self._types), len(found), held)
+
+    async def vectors(self, ids: Sequence[str]) -> dict[str, list[float]]:
+        """By chunk."""
+        if not ids:
+            return {}
+        condition = ", ".join(quoted(each) for each in ids)
+        found = await self._table.query().where(f"id IN ({condition})").select(["id", "vector"]).to_list()
+        return {row["id"]: row["vector"] for row in found}
+
+    async def sample(self, most: int) -> list[tuple[str, str]]:
+        """Id and text of at most `most` chunks, evenly from all over the table."""
+        chunks = int(await self._table.count_rows())
+        places = np.unique(np.linspace(0, chunks - 1, min(chunks, most)).astype(int)).tolist() if chunks else []
+        found = await self._table.take_offsets(places).select(["id", "text"]).to_list() if places else []
+        return [(row["id"], row["text"]) for row in found]
+
+    async def around(self, ids: Sequence[str], reach: int) -> dict[str, list[dict[str, Any]]]:
+        """Of each chunk the rows of its document from `reach` before it to `reach` after it, in their order."""
+        condition = ", ".join(quoted(each) for each in ids)
+        found = self._table.query().where(f"id IN ({condition})").select(["id", "document_id", "position"])
+        places = {row["id"]: (row["document_id"], row["position"]) for row in await found.to_list()}
+        if not places:
+            return {}
+        conditions = [
+            f"(document_id = {quoted(document)} AND position BETWEEN {place - reach} AND {place + reach})"
+            for document, place in places.values()
+        ]
+        wanted = ["document_id", "position", "start", "end", "text"]
+        rows = await self._table.query().where(" OR ".join(conditions)).select(wanted).to_list()
+        rows.sort(key=lambda row: row["position"])
+        return {
+            key: [row for row in rows if row["document_id"] == document and abs(row["position"] - place) <= reach]
+            for key, (document, place) in places.items()
+        }
+
+    async def bytes(self) -> int:
+        """What the table's rows take on disk."""
+        return int((await self._table.stats())["total_bytes"])
+
+    async def nearest(self, vector: NDArray[np.float32], where: str | None, limit: int) -> pa.Table:
+        """Rows by cosine, nearest first, each with `_distance` (1 - cosine).
+
+        Raises ValueError where the vector has another size than the table's or a number that is not finite.
+        """
+        self._check(vector)
+        query = self._table.vector_search(vector).distance_type("cosine").refine_factor(10)
+        query = query.select([*self._hit_columns(), "_distance"]).limit(limit)
+        return await _found(query.where(where) if where else query)
+
+    async def matching(self, text: str, where: str | None, limit: int) -> pa.Table | None:
+        """Rows by BM25, best first, each with `_score` and its `vector`. Any text will do: it has no syntax.
+
+        None while no words are indexed.
+        """
+        if not await self.is_indexed():
+            return None
+        query = self._table.query().nearest_to_text(MatchQuery(text[:_QUERY_CHARACTERS], WORDS))  # type: ignore[call-arg]  # its other fields have defaults
+        query = query.select([*self._hit_columns(), "vector", "_score"]).limit(limit)
+        return await _found(query.where(where) if where else query)
+
+    async def is_indexed(self) -> bool:
+        """Whether words can be searched; once they can they always can."""
+        if not self._indexed:
+            self._indexed = any(index.columns == [WORDS] for index in await self._table.list_indices())
+        return self._indexed
+
+    def _check(self, vector: NDArray[np.float32]) -> None:
+        if vector.shape != (self.dimension,):
+            raise ValueError(f"a query's vector should be [{self.dimension}], this one is {list(vector.shape)}")
+        if not np.isfinite(vector).all():
+            raise ValueError("a query's vector holds numbers that are not finite")
+
+    @property
+    def _vector_bytes(self) -> int:
+        return 4 * self.dimension  # float32
+
+    def _hit_columns(self) -> list[str]:
+        return [*HIT_COLUMNS, *columns(self._types)]
+
+
+async def rows_of(table: Any, each: str) -> list[dict[str, Any]]:
+    """One document's chunks without their vectors."""
+    wanted = [name for name in (await table.schema()).names if name not in ("vector", WORDS)]
+    found: list[dict[str, Any]] = await table.query().where(f"document_id = {quoted(each)}").select(wanted).to_list()
+    return found
+
+
+async def documents(table: Any, ids: Sequence[str] | None = None) -> dict[str, Stored]:
+    """Every document of a table by its id, or those of `ids`; a table of an older layout may lack columns."""
+    condition = "position = 0"
+    if ids is not None:
+        condition += f" AND document_id IN ({', '.join(map(quoted, ids)) or 'NULL'})"
+    there = (await table.schema()).names
+    wanted = [name for name in STATE_COLUMNS if name in there]
+    found = await table.query().where(condition).select(wanted).to_list()
+    return {row["document_id"]: Stored(*(row.get(name) for name in STATE_COLUMNS)) for row in found}
+
+
+async def _found(query: Any) -> pa.Table:
+    """Its rows. A version that was cleaned up while it was read is read again at the newest one."""
+    found: pa.Table
+    try:
+        found = await query.to_arrow()
+    except RuntimeError as error:
+        if _GONE not in str(error):
+            raise
+        found = await query.to_arrow()
+    return found

@@ -1,0 +1,120 @@
+"""Follows one stream of messages: each is searchable before it is committed, and a refused one does not stop the rest.
+
+Connects again with growing pauses; knows no broker.
+"""
+
+import asyncio
+import logging
+import random
+import time
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from server.errors import HearthError, RequestError
+from server.knowledge.attributes import Types
+from server.knowledge.document import Document
+from server.knowledge.report import Skipped, SourceState
+from server.knowledge.sources.ledger import Ledger
+from server.knowledge.sources.message import Change, Message, Poison, read
+from server.knowledge.sources.stream import SourceLost, Stream, StreamSpec, connected
+
+log = logging.getLogger(__name__)
+
+_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.25, 30.0
+
+
+class Applying(Protocol):
+    """What a collection does for its streams."""
+
+    types: Types
+
+    async def apply(self, source: str, documents: Sequence[Document], gone: Sequence[str]) -> list[Skipped]:
+        """Make these changes visible; answers with what is refused, by document id. Raises HearthError."""
+        ...
+
+
+class Follower:
+    """One stream's life. `run` ends only by being cancelled."""
+
+    def __init__(
+        self, spec: StreamSpec, group: str, ledger: Ledger, collection: Applying, lag: Callable[[float], None]
+    ) -> None:
+        """`lag` hears for each message how many seconds after it was sent it was searchable."""
+        self._spec = spec
+        self._group = spec.group or group
+        self._ledger = ledger
+        self._collection = collection
+        self._lag = lag
+        self.state = SourceState(spec.name, "connecting")
+
+    async def run(self) -> None:
+        pause = _FIRST_PAUSE_S
+        while True:
+            try:
+                async with connected(self._spec, self._group, self._ledger) as stream:
+                    while True:
+                        await self._once(stream)
+                        pause = _FIRST_PAUSE_S
+            except (SourceLost, HearthError) as error:
+                self.state.state, self.state.error = "waiting", str(error)
+                log.warning("%s: %s; trying again in about %.1f s", self._spec.name, error, pause)
+            # Spread, so that many servers do not come back to one broker at the same moment.
+            await asyncio.sleep(pause * random.uniform(0.5, 1.5))
+            pause = min(2 * pause, _LONGEST_PAUSE_S)
+
+    async def _once(self, stream: Stream) -> None:
+        batch = await stream.batch()
+        self.state.state, self.state.error = "following", None
+        if not batch:
+            return
+        await self._take(batch)
+        now = time.time()
+        for message in batch:
+            self._lag(max(0.0, now - message.at))
+        self.state.lag_seconds = max(0.0, now - batch[-1].at)
+        self.state.messages += len(batch)
+        places: dict[str, int] = {}
+        for message in batch:
+            places[message.partition] = max(message.offset, places.get(message.partition, -1))
+        await self._ledger.reached(places)
+        await stream.commit(batch)
+
+    async def _take(self, batch: Sequence[Message]) -> None:
+        changes, refused = await asyncio.to_thread(_read, batch, self._spec.name, self._collection.types)
+        await self._bury(refused)
+        async with self._ledger.alone():
+            refused = await self._apply(await self._ledger.claim(changes))
+        await self._bury(refused)
+
+    async def _bury(self, refused: Sequence[tuple[Message, str]]) -> None:
+        await self._ledger.bury(refused)
+        self.state.refused += len(refused)
+        for message, reason in refused:
+            log.warning("%s: message %s/%d is refused: %s", self._spec.name, message.partition, message.offset, reason)
+
+    async def _apply(self, changes: Sequence[Change]) -> list[tuple[Message, str]]:
+        """The messages that were refused, with the reasons."""
+        if not changes:
+            return []
+        by_id = {change.id: change.message for change in changes}
+        documents = [change.document for change in changes if change.document is not None]
+        gone = [change.id for change in changes if change.document is None]
+        try:
+            skipped = await self._collection.apply(self._spec.name, documents, gone)
+        except RequestError as error:
+            # One of them will never be taken: each by itself, so that the others are.
+            if len(changes) == 1:
+                return [(changes[0].message, error.message)]
+            return [each for change in changes for each in await self._apply([change])]
+        return [(by_id[each.uri], each.reason) for each in skipped]
+
+
+def _read(batch: Sequence[Message], source: str, types: Types) -> tuple[list[Change], list[tuple[Message, str]]]:
+    changes: list[Change] = []
+    refused: list[tuple[Message, str]] = []
+    for message in batch:
+        try:
+            changes.append(read(message, source, types))
+        except Poison as reason:
+            refused.append((message, str(reason)))
+    return changes, refused

@@ -1,0 +1,133 @@
+"""What no JSON Schema can say of a request: that one field names what another has, or what was stored before.
+
+Schemathesis loads this. Valid bodies are made to refer rightly; those that are to be refused stay as they are.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import Any
+
+import schemathesis
+from hypothesis import strategies as st
+
+KNOWN: dict[str, list[str]] = json.loads(os.environ.get("HEARTH_KNOWN", "{}"))
+"""By the format: what the server under test has kept."""
+
+FORMATS = (
+    *("response_format", "json_schema", "grammar", "structured_outputs"),
+    *("guided_json", "guided_regex", "guided_choice", "guided_grammar"),
+)
+_LEAST_VOCABULARY = 256
+
+GRAMMARS = ['root ::= "yes" | "no"', 'start: "yes" | "no"']
+SCHEMAS = ['{"type": "object"}', '{"type": "string", "maxLength": 3}']
+PATTERNS = ["[a-z]{1,3}", "yes|no", r"\d\d"]
+
+schemathesis.openapi.format("grammar", st.sampled_from(GRAMMARS))
+schemathesis.openapi.format("json-schema", st.sampled_from(SCHEMAS))
+schemathesis.openapi.format("regex", st.sampled_from(PATTERNS))
+for _name in ("response-id", "item-id", "compaction"):
+    schemathesis.openapi.format(_name, st.sampled_from(KNOWN.get(_name) or [""]))
+
+
+@schemathesis.hook
+def map_case(context: schemathesis.HookContext, case: schemathesis.Case[Any]) -> schemathesis.Case[Any]:
+    if case.meta is not None and case.meta.generation.mode.is_positive and isinstance(case.body, dict):
+        for mend in (_format, _choice, _calls, _lengths, _ids, _end, _pages):
+            mend(case.body)
+    return case
+
+
+def _format(body: dict[str, Any]) -> None:
+    """One field alone says what the answer is to be."""
+    given = [name for name in FORMATS if body.get(name) not in (None, "", {"type": "text"})]
+    for name in given[1:]:
+        body[name] = None
+
+
+def _ids(body: dict[str, Any]) -> None:
+    """Which token ids there are is a matter of the model."""
+    for name in ("tokens", "input", "prompt", "stop_token_ids"):
+        body[name] = _low(body[name]) if isinstance(body.get(name), list) else body.get(name)
+        if body[name] is None:
+            del body[name]
+    if body.get("logit_bias"):
+        body["logit_bias"] = {"5": max(body["logit_bias"].values())}
+
+
+def _low(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_low(each) for each in value]
+    return int(value) % _LEAST_VOCABULARY if isinstance(value, int | float) else value
+
+
+def _choice(body: dict[str, Any]) -> None:
+    """A call that is asked for by its name is of a function that is offered."""
+    names = [name for tool in body.get("tools") or () if (name := _function(tool))]
+    match body.get("tool_choice"):
+        case {"type": "tool"} as chosen:
+            chosen["name"] = names[0] if names else "f"
+        case {"type": "function", "function": chosen} | ({"type": "function"} as chosen):
+            chosen["name"] = names[0] if names else "f"
+        case {"allowed_tools": {"tools": allowed}} | {"type": "allowed_tools", "tools": allowed}:
+            for each in allowed:
+                each.get("function", each)["name"] = names[0] if names else "f"
+    if isinstance(body.get("function_call"), dict):
+        body["function_call"]["name"] = body["functions"][0]["name"]
+
+
+def _function(tool: dict[str, Any]) -> str | None:
+    if tool.get("type") == "function":
+        return (tool.get("function") or tool)["name"]  # type: ignore[no-any-return]
+    return tool.get("name") if tool.get("type") in (None, "custom") else None
+
+
+def _calls(body: dict[str, Any]) -> None:
+    """The output of a call comes after the call."""
+    items = body.get("input")
+    if isinstance(items, list) and all(isinstance(item, dict) for item in items):
+        called = [
+            {"type": "function_call", "call_id": item["call_id"], "name": "f", "arguments": "{}"}
+            for item in items
+            if item.get("type") == "function_call_output"
+        ]
+        body["input"] = called + items
+
+    for message in body.get("messages") or ():
+        if message.get("role") == "tool" and message.get("tool_call_id") is None:
+            message["tool_call_id"] = "function1"
+
+
+def _lengths(body: dict[str, Any]) -> None:
+    """Some numbers are at most others."""
+    if body.get("min_tokens"):
+        body["min_tokens"] = 1
+        for name in ("max_tokens", "max_completion_tokens"):
+            if body.get(name) is not None:
+                body[name] = max(1, body[name])
+    if body.get("best_of") is not None:
+        body["best_of"] = body.get("n") or 1
+    for each in (body, *(body.get("files") or ())):
+        static = (each.get("chunking_strategy") or {}).get("static")
+        if static is not None:
+            static["chunk_overlap_tokens"] = min(static["chunk_overlap_tokens"], static["max_chunk_size_tokens"] // 2)
+    if isinstance(body.get("text_1"), list):
+        body["text_2"] = ["a"] * len(body["text_1"])
+
+
+def _end(body: dict[str, Any]) -> None:
+    """An answer that is continued is the last message; one that the model may not end is short."""
+    if body.get("ignore_eos"):
+        body["n_predict" if "n_predict" in body else "max_tokens"] = 16
+    if body.get("continue_final_message"):
+        body.pop("add_generation_prompt", None)
+        body["messages"] = [*body["messages"], {"role": "assistant", "content": "Well"}]
+
+
+def _pages(body: dict[str, Any]) -> None:
+    """Pages reach only so far, and only some versions are kept."""
+    body.pop("as_of", None)
+    if body.get("page"):
+        body["page"] = "page_0"
