@@ -167,7 +167,7 @@ class _Models:
 
     def narrow(self, components: dict[str, Any]) -> None:
         """Put into the wire types' schemas what is checked after decoding, and what these models cannot do."""
-        components |= precise.NAMED | {"DeclaredFilter": precise.declared_filter(self._attributes())}
+        components |= precise.NAMED | precise.declared_filter(self._attributes())
         lacking = self._lacking()
         for kind in precise.FIELDS.keys() | precise.RULES.keys() | precise.LACKING.keys():
             schema = components[kind]

@@ -23,6 +23,7 @@ from server.api.request_state import id_of
 from server.api.wire import ErrorBody, ErrorReply
 from server.errors import (
     BodyTooLarge,
+    Conflict,
     ContextLengthExceeded,
     DeadlineExceeded,
     HearthError,
@@ -83,7 +84,7 @@ def headers(error: HearthError) -> dict[str, str]:
         told["retry-after"] = str(max(1, math.ceil(error.retry_after)))
         told["retry-after-ms"] = str(max(1, math.ceil(1000 * error.retry_after)))
         told["x-should-retry"] = "true"
-    if isinstance(error, DeadlineExceeded):
+    if isinstance(error, Conflict | DeadlineExceeded):  # both of which SDKs would ask again
         told["x-should-retry"] = "false"
     if isinstance(error, MethodNotAllowed) and error.allowed:
         told["allow"] = error.allowed

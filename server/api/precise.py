@@ -11,6 +11,7 @@ import msgspec
 
 from server.api.document import REF
 from server.api.ollama.wire import OllamaOptions
+from server.knowledge.filter import BUILT_IN, MAX_COMPARISONS, MAX_DEPTH, MAX_TEXT, MAX_VALUES
 
 Schema = dict[str, Any]
 
@@ -277,7 +278,7 @@ _PREVIOUS = optional({"type": "string", "format": "response-id"})
 # ---- searches -------------------------------------------------------------------------------------------------------
 
 _NUMBER: Schema = {"type": "number", "exclusiveMinimum": -1e308, "exclusiveMaximum": 1e308}
-_LONG: Schema = {"type": "string", "maxLength": 4096}
+_LONG: Schema = {"type": "string", "maxLength": MAX_TEXT}
 _BOOL: Schema = {"type": "boolean"}
 _PAGE = optional({"type": "string", "pattern": "^(page_[0-9]{1,6})?$"})
 _WEIGHED = {"anyOf": [{"properties": {name: {"exclusiveMinimum": 0}}} for name in ("embedding_weight", "text_weight")]}
@@ -287,9 +288,17 @@ def _closed(needed: dict[str, Schema]) -> Schema:
     return _object(needed) | {"additionalProperties": False}
 
 
-def _filter(name: str, comparisons: list[Schema]) -> Schema:
-    inner = _list(ref(name))
-    return {"anyOf": [*comparisons, _closed({"type": _is("and", "or"), "filters": inner})]}
+def _filter(name: str, comparisons: list[Schema]) -> dict[str, Schema]:
+    """A filter's schema by its name, and those of the filters in it, each as deep as filters may be nested there."""
+    found: dict[str, Schema] = {f"{name}{MAX_DEPTH}": {"anyOf": comparisons}}
+    deepest = ref(f"{name}{MAX_DEPTH}")
+    for depth in range(MAX_DEPTH - 1, 0, -1):
+        inner = _list(ref(f"{name}{depth + 1}"))
+        found[name if depth == 1 else f"{name}{depth}"] = {
+            "anyOf": [deepest, _closed({"type": _is("and", "or"), "filters": inner})]
+        }
+    found[name]["description"] = f"It holds at most {MAX_COMPARISONS} comparisons, all in all."
+    return found
 
 
 def _comparisons(key: Schema, values: list[Schema]) -> list[Schema]:
@@ -297,11 +306,11 @@ def _comparisons(key: Schema, values: list[Schema]) -> list[Schema]:
     found = [_closed({"type": _is("eq", "ne"), "key": key, "value": {"anyOf": values}})]
     if ordered:
         found.append(_closed({"type": _is("gt", "gte", "lt", "lte"), "key": key, "value": {"anyOf": ordered}}))
-    found.append(_closed({"type": _is("in", "nin"), "key": key, "value": _list({"anyOf": values}, most=1024)}))
+    found.append(_closed({"type": _is("in", "nin"), "key": key, "value": _list({"anyOf": values}, most=MAX_VALUES)}))
     return found
 
 
-_OPEN_KEY: Schema = {"type": "string", "maxLength": 4096}
+_OPEN_KEY: Schema = {"type": "string", "maxLength": MAX_TEXT}
 _ATTRIBUTES: Schema = {
     "type": "object",
     "maxProperties": 16,
@@ -313,7 +322,6 @@ _ATTRIBUTES: Schema = {
 
 _KINDS: dict[str, Schema] = {"string": _LONG, "int": {"type": "integer", "minimum": -(2**63), "maximum": 2**63 - 1}}
 _KINDS |= {"float": _NUMBER, "bool": _BOOL}
-_BUILT_IN = ("filename", "uri", "document_id", "heading", "title")
 
 FIELDS: dict[str, dict[str, Schema]] = {
     "ChatRequest": {
@@ -435,14 +443,14 @@ NAMED: dict[str, Schema] = {
     "OllamaOptions": msgspec.json.schema_components([OllamaOptions])[1]["OllamaOptions"],
     "MessagesReadable": _READABLE,
     "InputItem": _ITEM,
-    "OpenFilter": _filter("OpenFilter", _comparisons(_OPEN_KEY, [_LONG, _NUMBER, _BOOL])),
+    **_filter("OpenFilter", _comparisons(_OPEN_KEY, [_LONG, _NUMBER, _BOOL])),
 }
 """Schemas that others refer to."""
 
 
-def declared_filter(attributes: dict[str, str]) -> Schema:
-    """Filters over collections that declare these attributes, each with its kind."""
-    kinds = dict.fromkeys(_BUILT_IN, "string") | attributes
+def declared_filter(attributes: dict[str, str]) -> dict[str, Schema]:
+    """As NAMED: filters over collections that declare these attributes, each with its kind."""
+    kinds = {**BUILT_IN, **attributes}
     found: list[Schema] = []
     for kind in dict.fromkeys(kinds.values()):
         names = _is(*(name for name, each in kinds.items() if each == kind))

@@ -153,8 +153,11 @@ class Store(Reading):
 
     async def set_attributes(self, each: str, attributes: Mapping[str, AttributeValue]) -> None:
         """Give one document these attributes in place of those it has."""
+        columns = written(attributes, self._types)
+        if not columns:  # none is declared, so none can be there
+            return
         async with self._lock.held():
-            await self._table.update(written(attributes, self._types), where=f"document_id = {quoted(each)}")
+            await self._table.update(columns, where=f"document_id = {quoted(each)}")
         self._commits += 1
 
     async def replace(self, cuts: Sequence[Cut]) -> None:

@@ -20,6 +20,7 @@ FORMATS = (
     *("guided_json", "guided_regex", "guided_choice", "guided_grammar"),
 )
 _LEAST_VOCABULARY = 256
+_MOST_COMPARISONS = 64
 
 GRAMMARS = ['root ::= "yes" | "no"', 'start: "yes" | "no"']
 SCHEMAS = ['{"type": "object"}', '{"type": "string", "maxLength": 3}']
@@ -35,8 +36,10 @@ for _name in ("response-id", "item-id", "compaction"):
 @schemathesis.hook
 def map_case(context: schemathesis.HookContext, case: schemathesis.Case[Any]) -> schemathesis.Case[Any]:
     if case.meta is not None and case.meta.generation.mode.is_positive and isinstance(case.body, dict):
-        for mend in (_format, _choice, _calls, _lengths, _ids, _end, _pages):
+        for mend in (_format, _choice, _calls, _lengths, _ids, _end, _pages, _filters):
             mend(case.body)
+        if case.path_parameters.get("vector_store_id") in KNOWN.get("collection", ()):
+            _undeclared(case.body)
     return case
 
 
@@ -131,3 +134,20 @@ def _pages(body: dict[str, Any]) -> None:
     body.pop("as_of", None)
     if body.get("page"):
         body["page"] = "page_0"
+
+
+def _filters(body: dict[str, Any]) -> None:
+    """All in all a filter compares only so often."""
+    while body.get("filters") and _comparisons(body["filters"]) > _MOST_COMPARISONS:
+        body["filters"] = body["filters"]["filters"][0]
+
+
+def _comparisons(found: dict[str, Any]) -> int:
+    return sum(map(_comparisons, found["filters"])) if "filters" in found else 1
+
+
+def _undeclared(body: dict[str, Any]) -> None:
+    """A collection of the recipe has the attributes that it declares, and this one declares none."""
+    for each in (body, *(body.get("files") or ())):
+        if each.get("attributes"):
+            each["attributes"] = {}
