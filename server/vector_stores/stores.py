@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 
 _MAX_FILES = 10_000
 """Of one store, which lists and counts hold in memory."""
-_OPENING_SECONDS = 2.0
+_OPENING_SECONDS = 5.0
 """How long a new store is waited for; it takes a twentieth of a second where its model is loaded."""
 
 

@@ -176,3 +176,11 @@ async def test_attributes_that_searches_filter_by_are_indexed_once_it_is_worth_i
     assert not await store.lacks_index()
     assert (await store.nearest(units(1)[0], "attribute_team = 'ops'", 5)).num_rows == 5
     await store.close()
+
+
+async def test_a_document_of_a_table_without_attributes_may_be_given_none(tmp_path: Path) -> None:
+    store = await Store.open(tmp_path, replace(shape(), attributes={}))
+    await store.replace([cut("a", 2)])
+    await store.set_attributes("a", {})
+    assert await store.count() == (1, 2)
+    await store.close()

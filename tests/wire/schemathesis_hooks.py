@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 from typing import Any
+from urllib.parse import unquote
 
 import schemathesis
 from hypothesis import strategies as st
@@ -35,7 +36,11 @@ for _name in ("response-id", "item-id", "compaction"):
 
 @schemathesis.hook
 def map_case(context: schemathesis.HookContext, case: schemathesis.Case[Any]) -> schemathesis.Case[Any]:
-    if case.meta is not None and case.meta.generation.mode.is_positive and isinstance(case.body, dict):
+    if case.meta is None or not case.meta.generation.mode.is_positive:
+        return case
+    if not unquote(str(case.path_parameters.get("document_id", ""))).isprintable():
+        case.path_parameters["document_id"] = "printable"
+    if isinstance(case.body, dict):
         for mend in (_format, _choice, _calls, _lengths, _ids, _end, _pages, _filters):
             mend(case.body)
         if case.path_parameters.get("vector_store_id") in KNOWN.get("collection", ()):

@@ -1,6 +1,7 @@
 """Schemathesis over the served document: no route answers anything the document does not say, whatever is sent.
 
 What the document calls valid is accepted, what it calls invalid is refused; no check is off for any operation.
+With another number in HEARTH_SEED, other cases are sent.
 """
 
 import json
@@ -53,7 +54,8 @@ def able(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
 def test_every_route_keeps_to_its_document(able: Live, tmp_path: Path) -> None:
     command = [
         *(Path(sys.executable).with_name("schemathesis"), "run", f"{able.url}/openapi.json"),
-        *("--max-examples", "8", "--seed", os.environ.get("HEARTH_SEED", "1"), "--generation-database", "none", "--workers", "1"),
+        *("--max-examples", "5", "--seed", os.environ.get("HEARTH_SEED", "1"), "--workers", "1"),
+        *("--generation-database", "none"),
         *("--phases", "examples,coverage,fuzzing", "--request-timeout", "30"),
         *("--exclude-path", "/v1/models/sse"),  # a stream without an end, which would be waited for
     ]

@@ -82,7 +82,7 @@ async def list_documents(request: Request[Any, Any, Any], collection: str) -> Re
 async def show_document(request: Request[Any, Any, Any], collection: str, document_id: str) -> Reply:
     runtime: Runtime = request.app.state["runtime"]
     of = runtime.declared(collection)
-    document, size = await _held(of, _id(document_id))
+    document, size = await _held(of, document_id.removeprefix("/"))
     return json(_shown(of, document, size))
 
 
@@ -97,7 +97,7 @@ async def show_document(request: Request[Any, Any, Any], collection: str, docume
 async def delete_document(request: Request[Any, Any, Any], collection: str, document_id: str) -> Reply:
     runtime: Runtime = request.app.state["runtime"]
     of = runtime.declared(collection)
-    document, _ = await _held(of, _id(document_id))
+    document, _ = await _held(of, document_id.removeprefix("/"))
     _check_pushed(document)
     await of.delete([document.id])
     return json(KnowledgeDocumentDeleted(document.id, deleted=True))
@@ -142,7 +142,7 @@ async def _held(of: Collection, document_id: str) -> tuple[Document, int]:
 
 
 def _id(path: str) -> str:
-    """The id as it stands in the path, slashes and all."""
+    """The id of a document to be, as it stands in the path, slashes and all. Raises InvalidValue."""
     found = path.removeprefix("/")
     if not 1 <= len(found) <= _MAX_ID or not found.isprintable():
         raise InvalidValue(f"A document's id has 1 to {_MAX_ID} printable characters.", param="document_id")

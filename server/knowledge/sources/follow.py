@@ -58,6 +58,8 @@ class Follower:
             except (SourceLost, HearthError) as error:
                 self.state.state, self.state.error = "waiting", str(error)
                 log.warning("%s: %s; trying again in about %.1f s", self._spec.name, error, pause)
+            if (task := asyncio.current_task()) is not None and task.cancelling():
+                raise asyncio.CancelledError  # which a client told as a lost connection
             # Spread, so that many servers do not come back to one broker at the same moment.
             await asyncio.sleep(pause * random.uniform(0.5, 1.5))
             pause = min(2 * pause, _LONGEST_PAUSE_S)

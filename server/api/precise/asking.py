@@ -1,0 +1,90 @@
+"""What several wires ask of a model in the same words: tools, the form of an answer, the choice of its tokens."""
+
+from server.api.precise.forms import NULL, OBJECT, SOME, TEXT, Schema, absent, array, enum, object_with, optional
+
+FUNCTION = object_with({"name": SOME}, {"parameters": optional(OBJECT)})
+HAS_NAME = object_with({"name": TEXT})
+FOREIGN: Schema = {"not": {"enum": ["function"]}}
+"""The type of a tool that is passed over, as clients offer those to every server."""
+
+TOOLS = optional(
+    array(
+        {
+            "anyOf": [
+                object_with({"type": enum("function"), "function": FUNCTION}),
+                {"type": "object", "properties": {"type": FOREIGN}},
+            ]
+        },
+        least=0,
+    )
+)
+CHOICES = enum("none", "auto", "required")
+MODE = enum("auto", "required")
+_A_FUNCTION = object_with({"type": enum("function"), "function": HAS_NAME})
+TOOL_CHOICE = optional(
+    CHOICES,
+    _A_FUNCTION,
+    object_with(
+        {"type": enum("allowed_tools"), "allowed_tools": object_with({"mode": MODE, "tools": array(_A_FUNCTION)})}
+    ),
+) | {"description": "The functions it names are in `tools`."}
+HAS_FUNCTION: Schema = {"type": "array", "contains": object_with({"type": enum("function")})}
+UNFORCED = absent("none", "auto")
+
+_JSON_TEXT: Schema = {"type": "string", "format": "json-schema", "contentMediaType": "application/schema+json"}
+REGEX: Schema = {"type": "string", "format": "regex"}
+GRAMMAR: Schema = {"type": "string", "format": "grammar", "description": "A grammar, in GBNF or in Lark."}
+_WORDS = array(SOME)
+PLAIN = object_with({"type": enum("text")})
+_UNBOUND: Schema = {"anyOf": [PLAIN, NULL], "default": None}
+SCHEMA: Schema = {"anyOf": [OBJECT, _JSON_TEXT]}
+BARE = {"not": {"anyOf": [{"required": ["schema"]}, {"required": ["value"]}]}}
+
+_RESPONSE_FORMAT = optional(
+    PLAIN,
+    object_with({"type": enum("json_object")}) | BARE,
+    object_with({"type": enum("json_object", "json", "json_schema"), "schema": SCHEMA})
+    | {"not": {"required": ["json_schema"]}},
+    object_with({"type": enum("json_schema"), "json_schema": object_with({"schema": SCHEMA})}),
+    object_with({"type": enum("regex"), "pattern": REGEX}),
+    object_with({"type": enum("lark", "grammar"), "grammar": GRAMMAR}),
+)
+_KINDS_OF_FORMAT = {"json": SCHEMA, "regex": REGEX, "choice": _WORDS, "grammar": GRAMMAR, "json_object": enum(True)}
+_STRUCTURED = optional(
+    *(
+        object_with({name: schema}, {each: absent(False) for each in _KINDS_OF_FORMAT if each != name})
+        for name, schema in _KINDS_OF_FORMAT.items()
+    )
+)
+GENERATION: dict[str, Schema] = {
+    "response_format": _RESPONSE_FORMAT,
+    "json_schema": optional(SCHEMA),
+    "guided_json": optional(SCHEMA),
+    "guided_regex": optional(REGEX),
+    "guided_choice": optional(_WORDS),
+    "guided_grammar": optional(GRAMMAR),
+    "grammar": optional(GRAMMAR),
+    "structured_outputs": _STRUCTURED,
+    "logit_bias": optional(
+        {
+            "type": "object",
+            "propertyNames": {"pattern": "^[0-9]{1,9}$"},
+            "additionalProperties": {"type": "number", "minimum": -100, "maximum": 100},
+        }
+    ),
+}
+
+KWARGS = optional({"type": "object", "properties": {"messages": False, "tools": False}})
+LACKING_GENERATION: dict[str, dict[str, Schema]] = {
+    "response_format": {
+        "response_format": _UNBOUND,
+        **{name: absent("") for name in ("grammar", "guided_regex", "guided_grammar", "json_schema", "guided_json")},
+        "guided_choice": absent(),
+        "structured_outputs": absent(),
+    },
+    "logit_bias": {"logit_bias": absent({})},
+    "min_tokens": {"min_tokens": absent(0)},
+    "stop_token_ids": {"stop_token_ids": absent([])},
+    "return_token_ids": {"return_token_ids": absent(False)},
+}
+"""By the ability: what the fields of GENERATION are where no model has it."""
