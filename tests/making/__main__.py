@@ -4,9 +4,10 @@ from pathlib import Path
 
 import click
 
+from server.models.made import gguf_file
 from server.models.made.automaton import TEXT
 from server.models.made.shapes import FAMILIES, SHAPES
-from tests.making import folder, gguf_file
+from tests.making import folder
 from tests.making.build import FORMATS, NAMES, Request, build
 
 _QUANTS = tuple(dict.fromkeys(gguf_file.QUANTS + folder.QUANTS))
