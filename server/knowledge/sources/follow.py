@@ -54,12 +54,12 @@ class Follower:
                 async with connected(self._spec, self._group, self._ledger) as stream:
                     while True:
                         await self._once(stream)
+                        _end_if_cancelled()
                         pause = _FIRST_PAUSE_S
             except (SourceLost, HearthError) as error:
                 self.state.state, self.state.error = "waiting", str(error)
                 log.warning("%s: %s; trying again in about %.1f s", self._spec.name, error, pause)
-            if (task := asyncio.current_task()) is not None and task.cancelling():
-                raise asyncio.CancelledError  # which a client told as a lost connection
+            _end_if_cancelled()
             # Spread, so that many servers do not come back to one broker at the same moment.
             await asyncio.sleep(pause * random.uniform(0.5, 1.5))
             pause = min(2 * pause, _LONGEST_PAUSE_S)
@@ -109,6 +109,13 @@ class Follower:
                 return [(changes[0].message, error.message)]
             return [each for change in changes for each in await self._apply([change])]
         return [(by_id[each.uri], each.reason) for each in skipped]
+
+
+def _end_if_cancelled() -> None:
+    """Some clients turn a cancellation into a lost connection or an empty answer; the task remembers it."""
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        raise asyncio.CancelledError
 
 
 def _read(batch: Sequence[Message], source: str, types: Types) -> tuple[list[Change], list[tuple[Message, str]]]:
