@@ -4,15 +4,16 @@ import asyncio
 import re
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 from litestar import Request, get, post
-from msgspec import UNSET, UnsetType
+from msgspec import UNSET, Meta, UnsetType
 
 from server.api import sse
 from server.api.decode import decode, ignored
 from server.api.document import documented
+from server.api.listing import asked
 from server.api.models import model_status
 from server.api.reply import Direct, Reply, json
 from server.api.wire import ModelStatus, Name
@@ -21,6 +22,12 @@ from server.runtime import Runtime
 
 _PERCENT = re.compile(r"\b(\d{1,3}) %")
 _json = msgspec.json.Encoder()
+
+
+class EventsQuery(msgspec.Struct):
+    """The stream ends after `timeout` seconds; without it, when the client leaves."""
+
+    timeout: Annotated[float, Meta(ge=0.1, le=86_400)] | UnsetType = UNSET
 
 
 class LoadRequest(msgspec.Struct):
@@ -87,12 +94,18 @@ async def unload_model(request: Request[Any, Any, Any]) -> Reply:
     ["/v1/models/sse", "/models/sse"],
     opt={"needs": "infer"},
     operation_class=documented(
-        None, "text/event-stream", summary="The models' states as events", faults=("401", "403", "429")
+        None,
+        "text/event-stream",
+        query=EventsQuery,
+        summary="The models' states as events",
+        faults=("400", "401", "403", "429"),
     ),
 )
 async def model_events(request: Request[Any, Any, Any]) -> Direct:
+    query, unknown = asked(request, EventsQuery)
     runtime: Runtime = request.app.state["runtime"]
-    return sse.EventStream(_events(list(runtime.models.values())), {})
+    limit = query.timeout if isinstance(query.timeout, float) else None
+    return sse.EventStream(_events(list(runtime.models.values()), limit), ignored(unknown))
 
 
 ROUTES = [load_model, unload_model, model_events]
@@ -103,8 +116,13 @@ def _model(request: Request[Any, Any, Any], model_id: str) -> Served:
     return runtime.target(model_id).model
 
 
-async def _events(models: list[Served]) -> AsyncGenerator[bytes, None]:
-    """What every model is at now, then each change. Of changes that follow one another closely the last one counts."""
+async def _events(models: list[Served], limit: float | None) -> AsyncGenerator[bytes, None]:
+    """What every model is at now, then each change, for `limit` seconds.
+
+    Of changes that follow one another closely the last one counts.
+    """
+    loop = asyncio.get_running_loop()
+    until = None if limit is None else loop.time() + limit
     arrived: asyncio.Queue[ModelEvent] = asyncio.Queue()
 
     async def follow(model: Served) -> None:
@@ -118,7 +136,12 @@ async def _events(models: list[Served]) -> AsyncGenerator[bytes, None]:
     tasks = [asyncio.create_task(follow(model)) for model in models]
     try:
         while True:
-            yield sse.event(_json.encode(await arrived.get()))
+            try:
+                async with asyncio.timeout_at(until):
+                    event = await arrived.get()
+            except TimeoutError:
+                return
+            yield sse.event(_json.encode(event))
     finally:
         for task in tasks:
             task.cancel()

@@ -135,6 +135,14 @@ def test_unloading_ends_the_process_and_the_next_request_loads_again(prefix: str
     assert card(loading, "model")["state"] == "ready"
 
 
+def test_the_events_end_when_that_is_asked_for(loading: Live) -> None:
+    with loading.client() as client:
+        told = client.get("/v1/models/sse", params={"timeout": 0.5}).text
+        assert {json.loads(line[6:])["model"] for line in told.splitlines() if line.startswith("data: ")} >= {"embed"}
+        refused = client.get("/v1/models/sse", params={"timeout": "soon"})
+        assert (refused.status_code, refused.json()["error"]["param"]) == (400, "timeout")
+
+
 def test_loading_is_begun_by_hand_and_told_as_events(loading: Live) -> None:
     post(loading, "/models/unload", model="model")
     seen: list[dict[str, Any]] = []
