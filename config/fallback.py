@@ -13,7 +13,10 @@ from config.section import Count, Name, Section, shown
 class Fallback(Section):
     """Where requests go that this model cannot take."""
 
-    to: Name = Field(description="The chat model that answers instead: a name under models.")
+    to: Name = Field(
+        description="The model that answers instead: a name under models, for the same task. That of an embedding "
+        "model has to be the same model elsewhere, for vectors of another cannot be compared with its own."
+    )
     queue: Count | None = Field(
         default=None,
         description="Go over when this many requests are in this model, and come back at half of them; none goes over "
@@ -40,10 +43,10 @@ def fallbacks(models: Mapping[str, Mapping[str, object]], tasks: Mapping[str, ob
     for name, (other, key) in chosen.items():
         path: KeyPath = ("models", name, *key)
         if other not in models:
-            fit = [model for model in models if tasks.get(model) == "chat" and model != name]
+            fit = [model for model in models if tasks.get(model) == tasks.get(name) and model != name]
             yield Problem(path, f"no model is named {shown(other)}", nearest(other, fit))
-        elif tasks.get(other) not in ("chat", None):
-            yield Problem(path, f"models.{other} is for {tasks[other]}, a fallback answers chats")
+        elif None not in (tasks.get(name), tasks.get(other)) and tasks[other] != tasks[name]:
+            yield Problem(path, f"models.{other} is for {tasks[other]}, and this model for {tasks[name]}")
         elif name not in told and name in (circle := _circle(name, chosen)):
             told |= set(circle)
             yield Problem(path, f"comes back to where it began: {' -> '.join([*circle, name])}")

@@ -180,12 +180,6 @@ class Contradiction:
 _CHAT_ONLY = ("context", "parallel", "cache", "cache_tokens", "weights", "draft", "draft_tokens")
 
 
-_UNLIKE = {
-    "embed": "vectors of another model do not fit those a collection has",
-    "rerank": "scores of another model cannot be compared with its own",
-}
-
-
 HONOURED: dict[str, tuple[str, ...]] = {
     "draft": ("openvino",),
     "weights": ("openvino",),
@@ -206,8 +200,6 @@ def contradictions(spec: Mapping[str, object]) -> Iterator[Contradiction]:
     if _given(spec, "download") and sources and not any(source.startswith("hf:") for source in sources):
         yield Contradiction("download", "only a source on the hub is downloaded, hf:OWNER/NAME")
     task = spec.get("task", "chat")
-    if spec.get("fallback") is not None and task in ("embed", "rerank"):
-        yield Contradiction("fallback", f"only chat models have one: {_UNLIKE[str(task)]}")
     if engine not in get_args(LocalEngine):
         return
     if task in TASKS["auto"]:

@@ -17,6 +17,7 @@ FLOORS = [
     {"server.knowledge"},
     {"server.tools", "server.vector_stores"},
     {"server.runtime"},
+    {"server.routing"},
     {"server.chat"},
     {"server.policies"},
     {"server.api"},

@@ -18,7 +18,8 @@ from server.models.engine import Card
 from server.models.model import Embeddings
 from server.models.remote import RemoteModel
 from server.models.served import Served
-from server.runtime import Runtime
+from server.routing import Needs, answered
+from server.runtime import Runtime, Target
 
 
 @post(
@@ -30,8 +31,7 @@ from server.runtime import Runtime
 async def embeddings(request: Request[Any, Any, Any]) -> Reply:
     asked, unknown = await decode(request, EmbeddingsRequest)
     runtime: Runtime = request.app.state["runtime"]
-    target = runtime.target(asked.model)
-    found = await embedded(target.model, asked)
+    found = await embedded(runtime, runtime.target(asked.model), asked)
     as_text = asked.encoding_format == "base64"
     reply = EmbeddingList(
         object="list",
@@ -43,9 +43,26 @@ async def embeddings(request: Request[Any, Any, Any]) -> Reply:
     return json(reply, headers=ignored(unknown + no_effect))
 
 
-async def embedded(model: Served, asked: EmbeddingsRequest) -> Embeddings:
-    """The vectors of a request's input. Raises where the model is for something else, or has not its dimensions."""
+async def embedded(runtime: Runtime, target: Target, asked: EmbeddingsRequest) -> Embeddings:
+    """The vectors of a request's input, by the model of `target` or a fallback that has as many dimensions.
+
+    Raises where the model is for something else, or has not the dimensions that are asked for.
+    """
     texts, tokens = inputs_of(asked.input)
+    own = target.model.card
+
+    def honoured(card: Card | None) -> bool:
+        alike = (
+            own is None or card is None or None in (own.dimension, card.dimension) or own.dimension == card.dimension
+        )
+        return tokens is None and alike  # token ids are of one vocabulary
+
+    return await answered(runtime, target, Needs(honoured), lambda one: _embedded(one.model, asked, texts, tokens))
+
+
+async def _embedded(
+    model: Served, asked: EmbeddingsRequest, texts: list[str], tokens: list[list[int]] | None
+) -> Embeddings:
     shorter = model.spec.dimensions if isinstance(model.spec, LocalModel) else ()
     check(asked, model.card, shorter)
     found = await _found(model, texts, tokens, asked.dimensions)

@@ -28,6 +28,7 @@ from server.api.wire_rerank import (
 )
 from server.errors import InvalidValue, UnsupportedParameter
 from server.models.model import Reranked
+from server.routing import Needs, answered
 from server.runtime import Runtime, Target
 
 _json = msgspec.json.Encoder()
@@ -43,9 +44,10 @@ _json = msgspec.json.Encoder()
 )
 async def rerank(request: Request[Any, Any, Any]) -> Reply:
     asked, unknown = await decode(request, RerankRequest)
-    target = _reranker(request.app.state["runtime"], asked.model)
+    runtime: Runtime = request.app.state["runtime"]
+    target = _reranker(runtime, asked.model)
     texts = _texts(asked)
-    found = await target.model.rerank(asked.query, texts)
+    found = await _ranked(runtime, target, [(asked.query, texts)])
     best = sorted(range(len(texts)), key=lambda index: -found.scores[index])[: asked.top_n]
     reply = _as_tei(asked, texts, found, best) if asked.documents is None else _whole(asked, target, texts, found, best)
     return Reply(_json.encode(reply), headers=ignored(unknown))
@@ -58,6 +60,16 @@ def _reranker(runtime: Runtime, model_id: str | None) -> Target:
     if card is not None and card.task != "rerank":
         raise InvalidValue(f"The model `{target.id}` is for {card.task}, not for rerank.", param="model")
     return target
+
+
+async def _ranked(runtime: Runtime, target: Target, rounds: list[tuple[str, list[str]]]) -> Reranked:
+    """All scores, in one row; by one model, for those of two cannot be compared."""
+
+    async def all_by(one: Target) -> Reranked:
+        found = [await one.model.rerank(query, texts) for query, texts in rounds]
+        return Reranked([score for each in found for score in each.scores], sum(each.tokens for each in found))
+
+    return await answered(runtime, target, Needs(lambda card: True), all_by)
 
 
 def _texts(asked: RerankRequest) -> list[str]:
@@ -98,7 +110,8 @@ def _as_tei(asked: RerankRequest, texts: list[str], found: Reranked, best: list[
 )
 async def score(request: Request[Any, Any, Any]) -> Reply:
     asked, unknown = await decode(request, ScoreRequest)
-    target = _reranker(request.app.state["runtime"], asked.model)
+    runtime: Runtime = request.app.state["runtime"]
+    target = _reranker(runtime, asked.model)
     queries = [asked.text_1] if isinstance(asked.text_1, str) else asked.text_1
     texts = [asked.text_2] if isinstance(asked.text_2, str) else asked.text_2
     if len(queries) == 1:
@@ -108,16 +121,14 @@ async def score(request: Request[Any, Any, Any]) -> Reply:
     else:
         message = f"`text_1` has {len(queries)} texts and `text_2` {len(texts)}: one for all of them, or as many."
         raise InvalidValue(message, param="text_2")
-    found = [await target.model.rerank(query, each) for query, each in rounds]
-    scores = [each for part in found for each in part.scores]
-    read = sum(part.tokens for part in found)
+    found = await _ranked(runtime, target, rounds)
     reply = ScoreReply(
         id=f"score-{token_hex(16)}",
         object="list",
         created=int(time.time()),
         model=asked.model or target.id,
-        data=[Score(index, "score", each) for index, each in enumerate(scores)],
-        usage=EmbeddingUsage(read, read),
+        data=[Score(index, "score", each) for index, each in enumerate(found.scores)],
+        usage=EmbeddingUsage(found.tokens, found.tokens),
     )
     return json(reply, headers=ignored(unknown))
 

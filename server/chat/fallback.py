@@ -1,7 +1,6 @@
-"""A turn of a model that has a fallback: where it goes, and when it is tried again there."""
+"""A turn of a model that has a fallback: tried there while its client has been told nothing."""
 
-import logging
-from collections.abc import AsyncGenerator, Callable, Iterator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 
 import msgspec
@@ -11,11 +10,8 @@ from server.chat.asked import Asked
 from server.chat.started import Started
 from server.errors import HearthError
 from server.models.engine import Card
-from server.models.fallback import Switch, after
-from server.models.route import ROUTE, Reason, Route
+from server.routing import Needs, Way
 from server.runtime import Runtime, Target
-
-log = logging.getLogger(__name__)
 
 Turn = AsyncGenerator[Started | list[Part], None]
 
@@ -23,16 +19,14 @@ Turn = AsyncGenerator[Started | list[Part], None]
 async def with_fallback(runtime: Runtime, target: Target, asked: Asked, answer: Callable[[Target], Turn]) -> Turn:
     """The turn that `answer` makes of `target`, or of the first of its fallbacks that can answer now and as asked.
 
-    What ends before its first word is tried on a fallback, as long as the client has been told nothing yet. Requests
-    marked local_only stay where they were sent.
+    What ends before its first word is tried on a fallback, as long as the client has been told nothing yet.
     """
-    route = ROUTE.get() or Route()
-    chosen = _chosen(runtime, target, asked, route)
+    way = Way(runtime, target, Needs(lambda card: _honours(card, asked), lambda card: _ignored(card, asked)))
     first: Started | None = None
     spoken = False
     while True:
         try:
-            async with aclosing(answer(chosen)) as steps:
+            async with aclosing(answer(way.now)) as steps:
                 async for step in steps:
                     if isinstance(step, Started):
                         started = step
@@ -46,57 +40,8 @@ async def with_fallback(runtime: Runtime, target: Target, asked: Asked, answer: 
                     yield step
             return
         except HearthError as fault:
-            reason = after(fault, chosen.model.state)
-            following = None if spoken or route.answering or reason is None else _following(chosen, asked, route)
-            if reason is None or following is None:
+            if spoken or not way.after(fault):
                 raise
-            log.info("%s: %s", chosen.id, fault.message)
-            _take(runtime, chosen, following, reason, asked, route)
-            chosen = following
-
-
-def _chosen(runtime: Runtime, target: Target, asked: Asked, route: Route) -> Target:
-    """Where a turn goes at first: one way for all turns of a request."""
-    if (taken := route.taken.get(target.id)) is not None:
-        return next((each for each in (target, *_fallbacks(target)) if each.model.name == taken), target)
-    chosen = target
-    reason = _reason(target)
-    if reason is not None and (following := _following(target, asked, route)) is not None:
-        _take(runtime, target, following, reason, asked, route)
-        chosen = following
-    if not route.answering:
-        route.taken[target.id] = chosen.model.name
-    return chosen
-
-
-def _reason(target: Target) -> Reason | None:
-    """Why the model of `target` should not be asked now; None where it should."""
-    switch = Switch(None) if target.fallback is None else target.fallback.switch
-    return switch.before(target.model.state, target.model.available, target.model.queued)
-
-
-def _fallbacks(target: Target) -> Iterator[Target]:
-    while target.fallback is not None:
-        target = target.fallback.to
-        yield target
-
-
-def _following(target: Target, asked: Asked, route: Route) -> Target | None:
-    """The first of its fallbacks that can answer now, and can do what is asked."""
-    if route.local_only:
-        return None
-    return next(
-        (each for each in _fallbacks(target) if _reason(each) is None and _honours(each.model.card, asked)), None
-    )
-
-
-def _take(runtime: Runtime, target: Target, following: Target, reason: Reason, asked: Asked, route: Route) -> None:
-    name = following.model.name
-    log.info("%s: %s answers instead (%s)", target.id, name, reason)
-    runtime.telemetry.fallback(target.model.name, name, reason)
-    route.to, route.reason = name, reason
-    route.ignored = _ignored(following.model.card, asked)
-    route.taken[target.id] = name
 
 
 # ---- what is asked --------------------------------------------------------------------------------------------------

@@ -542,7 +542,7 @@ TABLE: dict[str, tuple[str, list[str]]] = {
     "fallback to another task": (
         "version: 1\nmodels:\n  chat: {engine: echo, fallback: {to: vec}}\n"
         "  vec: {engine: remote, url: 'http://a/v1', task: embed}\n",
-        [":3: models.chat.fallback.to: models.vec is for embed, a fallback answers chats"],
+        [":3: models.chat.fallback.to: models.vec is for embed, and this model for chat"],
     ),
     "fallback to itself": (
         "version: 1\nmodels:\n  chat: {engine: echo, fallback: chat}\n",
@@ -556,10 +556,7 @@ TABLE: dict[str, tuple[str, list[str]]] = {
     "fallback of an embedder": (
         "version: 1\nmodels:\n  vec: {engine: remote, url: 'http://a/v1', task: embed, fallback: chat}\n"
         "  chat: {engine: echo}\n",
-        [
-            ":3: models.vec.fallback: only chat models have one: vectors of another model do not fit those a "
-            "collection has"
-        ],
+        [":3: models.vec.fallback: models.chat is for chat, and this model for embed"],
     ),
     "fallback of no shape": (
         "version: 1\nmodels:\n  a: {engine: echo, fallback: 3}\n  b: {engine: echo, fallback: {too: a}}\n",

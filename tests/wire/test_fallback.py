@@ -203,3 +203,28 @@ async def test_what_went_over_is_counted(client: httpx.AsyncClient) -> None:
     [line] = [line for line in shown.splitlines() if line.startswith("hearth_fallback_total") and 'from="over"' in line]
     assert 'to="automaton"' in line and 'reason="queue"' in line
     assert float(line.rpartition(" ")[2]) >= 1
+
+
+async def test_vectors_go_over_to_a_model_of_as_many_dimensions(client: httpx.AsyncClient) -> None:
+    asked = {"input": ["a cat", "a kitten"], "encoding_format": "float"}
+    for path in ("/v1/embeddings", "/api/embed"):
+        over = await client.post(path, json=asked | {"model": "vec-away"})
+        assert (over.status_code, went(over)) == (200, ("embed", "down"))
+    own = await client.post("/v1/embeddings", json=asked | {"model": "embed"})
+    over = await client.post("/v1/embeddings", json=asked | {"model": "vec-away"})
+    assert over.json()["data"] == own.json()["data"] and over.json()["model"] == "vec-away"
+    tokens = await client.post("/v1/embeddings", json={"model": "vec-away", "input": [1, 2, 3]})
+    assert tokens.status_code == 503 and went(tokens) == (None, None), "token ids are of one vocabulary"
+    stays = await client.post("/v1/embeddings", json=asked | {"model": "vec-away"}, headers=LOCAL)
+    assert stays.status_code == 400 and went(stays) == (None, None)
+
+
+async def test_ranking_goes_over_whole(client: httpx.AsyncClient) -> None:
+    asked = {"query": "How do I change the port?", "documents": ["Set server.listen.", "The reader quotes."]}
+    over = await client.post("/v1/rerank", json=asked | {"model": "rank-away"})
+    assert (over.status_code, went(over)) == (200, ("rank", "down"))
+    own = await client.post("/v1/rerank", json=asked | {"model": "rank"})
+    assert over.json()["results"] == own.json()["results"]
+    pairs = {"text_1": ["a", "b"], "text_2": ["c", "d"]}
+    scored = await client.post("/v1/score", json=pairs | {"model": "rank-away"})
+    assert went(scored) == ("rank", "down") and len(scored.json()["data"]) == 2

@@ -37,7 +37,8 @@ async def api_embed(request: Request[Any, Any, Any]) -> Reply:
     asked, unknown = await decode(request, OllamaEmbedRequest)
     runtime: Runtime = request.app.state["runtime"]
     target = target_of(runtime, asked.model)
-    found = await embedded(target.model, EmbeddingsRequest(asked.model, asked.input, dimensions=asked.dimensions))
+    wanted = EmbeddingsRequest(asked.model, asked.input, dimensions=asked.dimensions)
+    found = await embedded(runtime, target, wanted)
     elapsed = time.perf_counter_ns() - arrived
     no_effect = [name for name in _HINTS if getattr(asked, name) is not None]
     return json(
@@ -58,7 +59,7 @@ async def api_embeddings(request: Request[Any, Any, Any]) -> Reply:
     asked, unknown = await decode(request, OllamaEmbeddingsRequest)
     runtime: Runtime = request.app.state["runtime"]
     target = target_of(runtime, asked.model)
-    found = await embedded(target.model, EmbeddingsRequest(asked.model, asked.prompt))
+    found = await embedded(runtime, target, EmbeddingsRequest(asked.model, asked.prompt))
     no_effect = [name for name in ("options", "keep_alive") if getattr(asked, name) is not None]
     return json(OllamaEmbeddingsReply(found.vectors[0].tolist()), headers=ignored(unknown + no_effect))
 
