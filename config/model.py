@@ -1,14 +1,16 @@
 """The `models` section: which engine serves which weights. Knows no engine, only what each is told."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from pathlib import Path
 from typing import Annotated, Literal, Self, get_args
 
 from pydantic import Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from config.fallback import FallbackTo
+from config.places import Adapter
 from config.remote import RemoteId, ServerUrl
 from config.section import Alias, Count, Duration, Flag, Fraction, Guesses, Outside, Rate, Secret, Section
 from config.source import NGRAM, Draft, Source, architecture, names_gguf
@@ -35,13 +37,15 @@ __all__ = [
 CONTRADICTS = "contradicts"
 """The type of the pydantic error that stands for every Contradiction of one model."""
 
-LocalEngine = Literal["auto", "openvino", "llamacpp", "transformers"]
+LocalEngine = Literal["auto", "openvino", "llamacpp", "transformers", "exllamav2", "exllamav3"]
 Task = Literal["chat", "embed", "rerank"]
 TASKS: dict[str, tuple[Task, ...]] = {
     "auto": ("chat", "embed", "rerank"),
     "openvino": ("chat", "embed", "rerank"),
     "llamacpp": ("chat",),
     "transformers": ("chat",),
+    "exllamav2": ("chat",),
+    "exllamav3": ("chat",),
     "reader": ("chat",),
     "echo": ("chat",),
     "remote": ("chat", "embed", "rerank"),
@@ -107,7 +111,8 @@ class LocalModel(_Weights):
     engine: LocalEngine = Field(
         description="auto picks the best engine for the weights and this machine and says why; openvino computes "
         "llama, mistral and qwen models and encoders on the processor; llamacpp any .gguf file; transformers any "
-        "folder that library reads."
+        "folder that library reads; exllamav2 and exllamav3 folders on an NVIDIA GPU, the first in EXL2, GPTQ or AWQ "
+        "of 4 bits or fp16, the second in EXL3 or fp16."
     )
     task: Task = Field(
         default="chat",
@@ -122,10 +127,11 @@ class LocalModel(_Weights):
     parallel: Count = Field(
         default=16, description="How many answers are computed at once; further requests wait. For chat."
     )
-    cache: Literal["auto", "f32", "bf16", "q8"] = Field(
+    cache: Literal["auto", "f32", "bf16", "fp16", "q8", "q6", "q4"] = Field(
         default="auto",
         description="How keys and values are kept: auto as precisely as the engine computes; q8 takes half the memory "
-        "of bf16 and is a little slower. For chat.",
+        "of bf16 and is a little slower. openvino and llamacpp take f32, bf16 and q8, exllamav2 and exllamav3 fp16, "
+        "q8, q6 and q4. For chat.",
     )
     cache_tokens: Count | None = Field(
         default=None,
@@ -144,6 +150,21 @@ class LocalModel(_Weights):
         "For chat.",
     )
     draft_tokens: Guesses = Field(default=4, description="How many tokens are guessed at a time. For chat.")
+    adapters: tuple[Adapter, ...] = Field(
+        default=(),
+        description="Folders of LoRA adapters with adapter_config.json. A request names one by its folder's name in "
+        "`adapter`; one for another adapter waits until the answers before it are done. For exllamav2 and exllamav3.",
+    )
+    gpu_split: tuple[Rate, ...] = Field(
+        default=(),
+        description="How many GB of each GPU the model may take, in their order; none takes one GPU, or fills one "
+        "after another. For exllamav2 and exllamav3.",
+    )
+    tensor_parallel: Flag = Field(
+        default=False,
+        description="Whether every layer is computed by all GPUs together, rather than some layers by each. For "
+        "exllamav3.",
+    )
     dimensions: tuple[Count, ...] = Field(
         default=(),
         description="Lengths to which clients may have the vectors cut, which fits models that were trained for it "
@@ -177,16 +198,33 @@ class Contradiction:
     suggestion: str | None = None
 
 
-_CHAT_ONLY = ("context", "parallel", "cache", "cache_tokens", "weights", "draft", "draft_tokens")
+_CHAT_ONLY = (
+    *("context", "parallel", "cache", "cache_tokens", "weights", "draft", "draft_tokens"),
+    *("adapters", "gpu_split", "tensor_parallel"),
+)
 
 
 HONOURED: dict[str, tuple[str, ...]] = {
-    "draft": ("openvino",),
+    "draft": ("openvino", "exllamav2", "exllamav3"),
     "weights": ("openvino",),
-    "cache_tokens": ("openvino", "llamacpp"),
-    "cache": ("openvino", "llamacpp"),
+    "cache_tokens": ("openvino", "llamacpp", "exllamav2", "exllamav3"),
+    "cache": ("openvino", "llamacpp", "exllamav2", "exllamav3"),
+    "precision": ("openvino", "llamacpp", "transformers"),
+    "threads": ("openvino", "llamacpp", "transformers"),
+    "adapters": ("exllamav2", "exllamav3"),
+    "gpu_split": ("exllamav2", "exllamav3"),
+    "tensor_parallel": ("exllamav3",),
 }
 """Keys that not every engine honours, and those that do."""
+
+_PROCESSOR, _GPU = ("auto", "f32", "bf16", "q8"), ("auto", "fp16", "q8", "q6", "q4")
+CACHES: dict[str, tuple[str, ...]] = {
+    "openvino": _PROCESSOR,
+    "llamacpp": _PROCESSOR,
+    "exllamav2": _GPU,
+    "exllamav3": _GPU,
+}
+"""How each engine that has the choice can keep keys and values."""
 
 
 def contradictions(spec: Mapping[str, object]) -> Iterator[Contradiction]:
@@ -220,13 +258,11 @@ def _misplaced(engine: str, task: str, source: object) -> Iterator[Contradiction
         return
     if not names_gguf(source):
         if engine == "llamacpp":
-            yield Contradiction(
-                "engine", "llamacpp reads .gguf files; folders are for openvino and transformers", "auto"
-            )
+            yield Contradiction("engine", "llamacpp reads .gguf files; folders are for the other engines", "auto")
     elif task in ("embed", "rerank"):
         yield Contradiction("source", f"models for {task} are read from folders, not from .gguf files")
-    elif engine == "transformers":
-        yield Contradiction("engine", "transformers reads folders; .gguf files are for openvino and llamacpp", "auto")
+    elif engine in ("transformers", "exllamav2", "exllamav3"):
+        yield Contradiction("engine", f"{engine} reads folders; .gguf files are for openvino and llamacpp", "auto")
 
 
 def _unsupported(engine: str, spec: Mapping[str, object]) -> Iterator[Contradiction]:
@@ -237,7 +273,20 @@ def _unsupported(engine: str, spec: Mapping[str, object]) -> Iterator[Contradict
         yield Contradiction("draft_tokens", f"nothing guesses ahead; it goes with draft: {NGRAM} or a source")
     for key, honouring in HONOURED.items():
         if _given(spec, key) and engine not in ("auto", *honouring):
-            yield Contradiction(key, f"the engine {engine} takes no {key}; that is for {' and '.join(honouring)}")
+            yield Contradiction(key, f"the engine {engine} takes no {key}; that is for {_listed(honouring)}")
+    kept = spec.get("cache", "auto")
+    takes = CACHES.get(engine)
+    if takes is not None and kept not in takes and any(kept in each for each in CACHES.values()):
+        yield Contradiction("cache", f"the engine {engine} keeps no {kept}; it takes {', '.join(takes)}")
+    adapters = spec.get("adapters")
+    if isinstance(adapters, list | tuple):
+        names = [Path(str(each)).name for each in adapters]
+        if twice := [name for name in dict.fromkeys(names) if names.count(name) > 1]:
+            yield Contradiction("adapters", f"two folders are named {twice[0]}, and requests name them by that")
+
+
+def _listed(names: Sequence[str]) -> str:
+    return " and ".join(filter(None, [", ".join(names[:-1]), names[-1]]))
 
 
 def _given(spec: Mapping[str, object], key: str) -> bool:
@@ -263,8 +312,8 @@ class ReaderModel(_Weights):
     engine: Literal["reader"] = Field(description="reader answers only by quoting the knowledge it is given.")
     threshold: Fraction | None = Field(
         default=None,
-        description='How near a sentence must be to count as an answer, 0 to 1; below it the reader says "not in these '
-        "documents\". None takes the engine's own measured value.",
+        description='How sure the reader must be that a sentence answers, 0 to 1; below it the reader says "not in these '
+        'documents". None takes what was measured with its weights.',
     )
 
     @property

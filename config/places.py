@@ -127,6 +127,23 @@ FolderToBe = Annotated[
 """A folder that is made when it is missing."""
 
 
+def _adapter(value: object, info: ValidationInfo) -> Path:
+    if not isinstance(value, str | Path):
+        raise wrong("should be the path of a folder")
+    path = absolute(str(value), info)
+    if not is_folder(path):
+        raise wrong(f"the folder {shown(value)} does not exist")
+    if not is_file(path / "adapter_config.json"):
+        raise wrong(f"the folder {shown(value)} has no adapter_config.json")
+    return path
+
+
+Adapter = Annotated[
+    Path, PlainValidator(_adapter), PlainSerializer(str), WithJsonSchema({"type": "string", "minLength": 1})
+]
+"""A folder with a LoRA adapter, as PEFT writes it."""
+
+
 def _file_to_be(value: object, info: ValidationInfo) -> Path:
     if not isinstance(value, str | Path):
         raise wrong("should be the path of a file")

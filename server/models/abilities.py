@@ -29,8 +29,10 @@ STRUCTURED = frozenset(["response_format", "tools", "tool_choice", "grammar"])
 ABILITIES: dict[str, frozenset[str]] = {
     "openvino": SAMPLING | STRUCTURED | IDS | {"echo", "prompt_logprobs", "draft"},
     "llamacpp": SAMPLING | STRUCTURED,
+    "exllamav2": SAMPLING | STRUCTURED | IDS | {"echo", "prompt_logprobs", "draft", "adapter"},
+    "exllamav3": SAMPLING | STRUCTURED | IDS | {"draft", "adapter"},
     "transformers": SAMPLING | STRUCTURED | IDS | {"echo", "prompt_logprobs"},
-    "reader": frozenset(),
+    "reader": STRUCTURED - {"grammar"},
     "echo": frozenset(),
     "remote": SAMPLING | STRUCTURED | IDS - {"return_token_ids"} | {"parts"},
 }

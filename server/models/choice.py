@@ -11,17 +11,34 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from config.model import HONOURED, LocalModel
-from server.models import families
+from config.model import CACHES, HONOURED, LocalModel
+from server.models import cuda, families
+from server.models.cuda import Gpu
 from server.models.families import FAMILIES, ROPE, TOKENIZERS
 from server.models.header import Header, config
 
-_PACKAGES = {"openvino": "openvino", "llamacpp": "xllamacpp", "transformers": "transformers"}
-_INSTALL = {"openvino": "openvino", "llamacpp": "xllamacpp", "transformers": "'hearth[transformers]'"}
+_PACKAGES = {
+    "openvino": "openvino",
+    "llamacpp": "xllamacpp",
+    "transformers": "transformers",
+    "exllamav2": "exllamav2",
+    "exllamav3": "exllamav3",
+}
+_INSTALL = {
+    "openvino": "openvino",
+    "llamacpp": "xllamacpp",
+    "transformers": "'hearth[transformers]'",
+    "exllamav2": "'hearth[cuda]'",
+    "exllamav3": "'hearth[cuda]'",
+}
+ON_GPU = ("exllamav2", "exllamav3")
+"""The engines that compute on an NVIDIA GPU alone."""
 _HOW = {
     "openvino": "computed on the processor by Hearth's own engine",
     "llamacpp": "computed by llama.cpp",
     "transformers": "computed by the library transformers",
+    "exllamav2": "computed by ExLlamaV2 on the GPU",
+    "exllamav3": "computed by ExLlamaV3 on the GPU",
 }
 
 
@@ -42,6 +59,7 @@ class Facts:
 
     `tokenizer` and `cut` are a GGUF file's own names; None in a folder, which brings tokenizer.json. `odd` is what else
     keeps it from the paged engine, though of a family that this computes: an objection, None where there is none.
+    `gpu` are the objections of the engines of a GPU, by their names, None where they read it.
     """
 
     file: Path
@@ -53,6 +71,7 @@ class Facts:
     experts: int = 0
     quantised: str | None = None
     odd: str | None = None
+    gpu: tuple[tuple[str, str | None], ...] = ()
 
     @classmethod
     def read(cls, files: Path) -> "Facts":
@@ -87,28 +106,41 @@ class Facts:
             rope=_rope(told),
             quantised=_quantised(told.get("quantization_config")),
             odd=_odd_folder(folder, told),
+            gpu=_on_gpu(folder),
         )
 
 
 @dataclass(frozen=True)
 class Machine:
-    """What decides of this machine: `platform` as sys.platform has it, and the engines whose package is installed."""
+    """What decides of this machine: `platform` as sys.platform has it, and the engines whose package is installed.
+
+    `unusable` says of engines of a GPU what is missing on this machine, first of all the GPU.
+    """
 
     platform: str
     installed: frozenset[str]
+    gpus: tuple[Gpu, ...] = ()
+    unusable: tuple[tuple[str, str], ...] = ()
 
     @classmethod
-    def this(cls) -> "Machine":
-        return cls(sys.platform, frozenset(engine for engine, package in _PACKAGES.items() if find_spec(package)))
+    def this(cls, data: Path) -> "Machine":
+        """`data` is the data directory, where engines built on this machine are."""
+        # Imported here because the package of engines imports this module.
+        from server.models.engines.exllama.extension import state
+
+        installed = frozenset(engine for engine, package in _PACKAGES.items() if find_spec(package))
+        gpus = cuda.gpus()
+        reasons = ((engine, state(engine, data, gpus).reason) for engine in ON_GPU)
+        return cls(sys.platform, installed, gpus, tuple((engine, why) for engine, why in reasons if why is not None))
 
 
-def choose(spec: LocalModel, files: Path, machine: Machine | None = None) -> Choice:
-    """The engine for the weights at `files`, a .gguf file or a folder; `machine` None is this one.
+def choose(spec: LocalModel, files: Path, machine: Machine | None = None, data: Path = Path("data")) -> Choice:
+    """The engine for the weights at `files`, a .gguf file or a folder; `machine` None is this one, with `data`.
 
     Raises ValueError or OSError, naming the file and the reason, where none can serve them as the recipe says, or the
     one it names cannot.
     """
-    machine = machine or Machine.this()
+    machine = machine or Machine.this(data)
     if spec.task != "chat":
         # Imported here because the package of engines imports this module.
         from server.models.engines.encoders.config import Shape
@@ -138,7 +170,11 @@ def decide(spec: LocalModel, facts: Facts, machine: Machine) -> Choice:
 
 def _preferred(facts: Facts, machine: Machine) -> tuple[str, ...]:
     if facts.format == "folder":
-        return "openvino", "transformers"
+        # What was quantised for one of them is its own; of the rest, V2 reads more kinds and V3 more architectures.
+        first = ("exllamav3", "exllamav2") if facts.quantised == "exl3" else ("exllamav2", "exllamav3")
+        if machine.gpus:
+            return (*first, "openvino", "transformers")
+        return ("openvino", "transformers", *first) if facts.quantised else ("openvino", "transformers")
     # llama.cpp computes on a Mac's graphics processor, OpenVINO on its processor alone.
     return ("llamacpp", "openvino") if machine.platform == "darwin" else ("openvino", "llamacpp")
 
@@ -148,11 +184,13 @@ def _objection(engine: str, spec: LocalModel, facts: Facts, machine: Machine) ->
     for key, honouring in HONOURED.items():
         if engine not in honouring and getattr(spec, key) != LocalModel.model_fields[key].default:
             return f"it does not take `{key}`, which the recipe gives"
+    if engine in CACHES and spec.cache not in CACHES[engine]:
+        return f"it keeps no {spec.cache} cache, which the recipe gives"
     if (unlike := _OBJECTIONS[engine](facts)) is not None:
         return unlike
     if engine not in machine.installed:
         return f"it is not installed; run: pip install {_INSTALL[engine]}"
-    return None
+    return dict(machine.unusable).get(engine)
 
 
 def _openvino(facts: Facts) -> str | None:
@@ -188,10 +226,23 @@ def _transformers(facts: Facts) -> str | None:
     return "it reads folders only" if facts.format != "folder" else None
 
 
+def _exllama(engine: str, facts: Facts) -> str | None:
+    return "it reads folders only" if facts.format != "folder" else dict(facts.gpu).get(engine)
+
+
+def _on_gpu(folder: Path) -> tuple[tuple[str, str | None], ...]:
+    # Imported here because the package of engines imports this module.
+    from server.models.engines.exllama.preflight import ARCHITECTURES, objection
+
+    return tuple((engine, objection(engine, folder)) for engine in ARCHITECTURES)
+
+
 _OBJECTIONS: dict[str, Callable[[Facts], str | None]] = {
     "openvino": _openvino,
     "llamacpp": _llamacpp,
     "transformers": _transformers,
+    "exllamav2": lambda facts: _exllama("exllamav2", facts),
+    "exllamav3": lambda facts: _exllama("exllamav3", facts),
 }
 
 

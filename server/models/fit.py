@@ -13,7 +13,8 @@ from pathlib import Path
 
 from config import Recipe
 from config.model import EchoModel, LocalModel, ModelSpec, ReaderModel, RemoteModel
-from server.models.choice import Choice, choose
+from server.models import cuda
+from server.models.choice import ON_GPU, Choice, choose
 from server.models.header import Header, config, parts
 from server.models.kept import found
 
@@ -39,12 +40,16 @@ _STEPS = (1024, 256, 64)
 
 @dataclass(frozen=True)
 class Memory:
-    """Bytes: `weights`, `cache` for keys and values of `tokens`, and the `rest`: runtime and intermediate values."""
+    """Bytes: `weights`, `cache` for keys and values of `tokens`, and the `rest`: runtime and intermediate values.
+
+    `gpu` says that they are the GPU's.
+    """
 
     weights: int
     cache: int = 0
     rest: int = 0
     tokens: int = 0
+    gpu: bool = False
 
     @property
     def total(self) -> int:
@@ -87,7 +92,7 @@ def crowded(recipe: Recipe) -> list[str]:
 
     A model whose files are broken is none of it: it fails by itself and takes no other along.
     """
-    return overfull(recipe, plans(recipe), room())
+    return overfull(recipe, plans(recipe), room(), gpu_room())
 
 
 def broken(recipe: Recipe, found: list[Plan]) -> list[str]:
@@ -95,16 +100,22 @@ def broken(recipe: Recipe, found: list[Plan]) -> list[str]:
     return [f"{recipe.path}: models.{plan.name}: {plan.fault}" for plan in found if plan.fault is not None]
 
 
-def overfull(recipe: Recipe, found: list[Plan], free: int | None) -> list[str]:
-    """What does not fit into `free` bytes: single models, or else all that are in memory together.
+def overfull(recipe: Recipe, found: list[Plan], free: int | None, gpu: int | None = None) -> list[str]:
+    """What does not fit into `free` bytes, or `gpu` bytes: single models, or else all that are in memory together.
 
-    Models with `idle_unload` make room for one another; each has to fit beside those that stay. `free` None means
-    that the system does not tell, and nothing is refused.
+    Models with `idle_unload` make room for one another; each has to fit beside those that stay. None means that the
+    system does not tell, and nothing is refused. A model that nothing can serve takes no memory.
     """
+    known = {plan: plan.memory for plan in found if plan.memory is not None and plan.fault is None}
+    on_gpu = {plan: memory for plan, memory in known.items() if memory.gpu}
+    others = {plan: memory for plan, memory in known.items() if not memory.gpu}
+    return [*_overfull(recipe, others, free, "memory"), *_overfull(recipe, on_gpu, gpu, "GPU memory")]
+
+
+def _overfull(recipe: Recipe, known: dict[Plan, Memory], free: int | None, what: str) -> list[str]:
     if free is None:
         return []
-    known = {plan: plan.memory for plan in found if plan.memory is not None}
-    alone = [_refused(recipe, plan, memory, free, free) for plan, memory in known.items() if memory.total > free]
+    alone = [_refused(recipe, plan, memory, free, free, what) for plan, memory in known.items() if memory.total > free]
     if alone:
         return alone
     staying = {plan: memory for plan, memory in known.items() if plan.stays}
@@ -114,20 +125,20 @@ def overfull(recipe: Recipe, found: list[Plan], free: int | None) -> list[str]:
         largest, memory = max(staying.items(), key=lambda entry: entry[1].cache)
         advice = _advice(largest, memory, free - (together - memory.total))
         return [
-            f"{recipe.path}: models: together they need {size(together)} of memory and {size(free)} are free "
+            f"{recipe.path}: models: together they need {size(together)} of {what} and {size(free)} are free "
             f"({names}); give `idle_unload` to those that are seldom asked, or for models.{largest.name}: {advice}"
         ]
     return [
-        _refused(recipe, plan, memory, free - together, free)
+        _refused(recipe, plan, memory, free - together, free, what)
         for plan, memory in known.items()
         if not plan.stays and memory.total > free - together
     ]
 
 
-def _refused(recipe: Recipe, plan: Plan, memory: Memory, left: int, free: int) -> str:
+def _refused(recipe: Recipe, plan: Plan, memory: Memory, left: int, free: int, what: str) -> str:
     beside = "" if left == free else f", {size(free - left)} of them taken by the models that stay loaded"
     return (
-        f"{recipe.path}: models.{plan.name}: needs {memory} of memory and {size(free)} are free{beside}; "
+        f"{recipe.path}: models.{plan.name}: needs {memory} of {what} and {size(free)} are free{beside}; "
         f"{_advice(plan, memory, left)}"
     )
 
@@ -167,11 +178,22 @@ def _plan(name: str, spec: ModelSpec, data: Path) -> Plan:
             return Plan(name, spec, absent=True)
         if isinstance(spec, ReaderModel):
             return Plan(name, spec, Choice("reader"), _encoder(files))
-        choice = choose(spec, files)
         drafter = found(spec.draft, data) if spec.draft is not None and not spec.draft.is_ngram else None
+        if spec.engine in ON_GPU:
+            return _on_gpu(name, spec, files, drafter, data)
+        choice = choose(spec, files, data=data)
         return Plan(name, spec, choice, estimate(choice.engine, spec, files, drafter))
     except (ValueError, OSError) as error:
         return Plan(name, spec, fault=str(error))
+
+
+def _on_gpu(name: str, spec: LocalModel, files: Path, drafter: Path | None, data: Path) -> Plan:
+    """The estimate is for planning a machine as well: it is told where this one cannot compute the model."""
+    memory = estimate(spec.engine, spec, files, drafter)
+    try:
+        return Plan(name, spec, choose(spec, files, data=data), memory)
+    except ValueError as error:
+        return Plan(name, spec, memory=memory, fault=str(error))
 
 
 def estimate(engine: str, spec: LocalModel, files: Path, drafter: Path | None = None) -> Memory:
@@ -185,13 +207,22 @@ def estimate(engine: str, spec: LocalModel, files: Path, drafter: Path | None = 
         return _llamacpp(spec, files, context, tokens)
     if engine == "transformers":
         return _transformers(spec, files, context)
+    if engine in ON_GPU:
+        # Imported here because the package of engines imports this package.
+        from server.models.vram import needed
+
+        weights, cache, rest = needed(engine, spec, files, drafter, tokens)
+        return Memory(weights, cache, rest, tokens, gpu=True)
     return _paged(spec, files, drafter, context, tokens)
 
 
 def _trained(files: Path) -> int:
     """The longest context of training, in tokens; 0 where the files do not say."""
     if files.is_dir():
-        return int(config(files).get("max_position_embeddings") or 0)
+        told = config(files)
+        inner = told.get("text_config")
+        words = inner if isinstance(inner, dict) else told
+        return int(words.get("max_position_embeddings") or 0)
     return Header.read(files).count("%.context_length", 0)
 
 
@@ -262,6 +293,12 @@ def _encoder(folder: Path) -> Memory:
 
 
 # ---- the machine ----------------------------------------------------------------------------------------------------
+
+
+def gpu_room() -> int | None:
+    """Bytes that are free on all GPUs together; None where there is none, or the driver does not tell."""
+    free = [gpu.free for gpu in cuda.gpus()]
+    return None if not free or None in free else sum(each for each in free if each is not None)
 
 
 def room(root: Path = Path("/")) -> int | None:

@@ -1,17 +1,26 @@
 """`engine: auto`: the first engine without an objection, told with its reason; and why there is none."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from config.model import LocalModel
 from server.models.choice import Choice, Facts, Machine, choose, decide
+from server.models.cuda import Gpu
 from tests.making import made
 
 LINUX = Machine("linux", frozenset(["openvino", "llamacpp", "transformers"]))
 MAC = Machine("darwin", LINUX.installed)
 BARE = Machine("linux", frozenset(["openvino", "llamacpp"]))
+ALL = LINUX.installed | {"exllamav2", "exllamav3"}
+GPU = Machine("linux", ALL, (Gpu("H200", "9.0"),))
+UNBUILT = replace(GPU, unusable=(("exllamav2", "extension not built"), ("exllamav3", "extension not built")))
+NO_GPU = Machine("linux", ALL, unusable=(("exllamav2", "no CUDA device"), ("exllamav3", "no CUDA device")))
+BOTH = (("exllamav2", None), ("exllamav3", None))
+ONLY_V3 = (("exllamav2", "it does not compute it"), ("exllamav3", None))
+NEITHER = (("exllamav2", "it does not compute it"), ("exllamav3", "it does not compute it"))
 
 
 def spec(engine: str = "auto", **keys: object) -> LocalModel:
@@ -24,7 +33,7 @@ def gguf(architecture: str = "qwen3", **told: object) -> Facts:
     return Facts(Path("m.gguf"), "gguf", architecture, **facts)  # type: ignore[arg-type]  # one word for each field
 
 
-def folder(architecture: str = "Qwen3ForCausalLM", **told: str) -> Facts:
+def folder(architecture: str = "Qwen3ForCausalLM", **told: object) -> Facts:
     return Facts(Path("m/config.json"), "folder", architecture, **told)  # type: ignore[arg-type]  # as above
 
 
@@ -43,6 +52,13 @@ def folder(architecture: str = "Qwen3ForCausalLM", **told: str) -> Facts:
         (folder(), LINUX, "openvino", "a Qwen3ForCausalLM model"),
         (folder("MistralForCausalLM", rope="llama3"), BARE, "openvino", "a MistralForCausalLM model"),
         (folder("Gemma3ForCausalLM"), LINUX, "transformers", "computed by the library transformers"),
+        (folder(gpu=BOTH), GPU, "exllamav2", "a Qwen3ForCausalLM model, computed by ExLlamaV2 on the GPU"),
+        (folder(gpu=ONLY_V3), GPU, "exllamav3", "on the GPU; not exllamav2, it does not compute it"),
+        (folder(gpu=BOTH, quantised="exl3"), GPU, "exllamav3", "computed by ExLlamaV3 on the GPU"),
+        (folder(gpu=NEITHER), GPU, "openvino", "not exllamav2, it does not compute it; not exllamav3"),
+        (folder(gpu=BOTH), UNBUILT, "openvino", "not exllamav2, extension not built; not exllamav3"),
+        (folder(gpu=BOTH), NO_GPU, "openvino", "computed on the processor"),
+        (gguf(), GPU, "openvino", "computed on the processor"),
         (folder(quantised="gptq"), LINUX, "transformers", "not openvino, it does not read weights quantised by gptq"),
     ],
 )
@@ -59,6 +75,9 @@ def test_a_key_that_one_engine_alone_takes_decides() -> None:
     assert decide(spec(draft="ngram"), gguf(), MAC).engine == "openvino"
     assert decide(spec(weights="float"), gguf(), MAC).engine == "openvino"
     assert decide(spec(cache="q8"), gguf(), MAC).engine == "llamacpp"
+    assert decide(spec(cache="q4", source="hf:a/b"), folder(gpu=BOTH), GPU).engine == "exllamav2"
+    assert decide(spec(tensor_parallel=True, source="hf:a/b"), folder(gpu=BOTH), GPU).engine == "exllamav3"
+    assert decide(spec(weights="float", source="hf:a/b"), folder(gpu=BOTH), GPU).engine == "openvino"
 
 
 @pytest.mark.parametrize(
@@ -71,6 +90,16 @@ def test_a_key_that_one_engine_alone_takes_decides() -> None:
         (spec("openvino"), gguf("gemma3"), LINUX, "the engine openvino cannot serve it: it computes llama, qwen2"),
         (spec("transformers"), folder(), BARE, "the engine transformers cannot serve it: it is not installed"),
         (spec("llamacpp"), folder(), LINUX, "the engine llamacpp cannot serve it: it reads .gguf files only"),
+        (spec("exllamav2", source="hf:a/b"), folder(gpu=BOTH), NO_GPU, "cannot serve it: no CUDA device"),
+        (spec("exllamav2", source="hf:a/b"), folder(gpu=BOTH), UNBUILT, "cannot serve it: extension not built"),
+        (spec("exllamav2", source="hf:a/b"), folder(gpu=ONLY_V3), GPU, "cannot serve it: it does not compute it"),
+        (spec("exllamav2", source="hf:a/b"), folder(gpu=BOTH), LINUX, r"not installed; run: pip install 'hearth\[cuda"),
+        (
+            spec(source="hf:a/b"),
+            folder(gpu=BOTH, quantised="exl2"),
+            replace(NO_GPU, installed=frozenset(["exllamav2"])),
+            "exllamav2: no CUDA device",
+        ),
         (spec("transformers"), gguf(), LINUX, "the engine transformers cannot serve it: it reads folders only"),
     ],
 )

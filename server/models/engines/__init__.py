@@ -26,7 +26,7 @@ def create(
         from server.models.engines.reader.engine import ReaderEngine
 
         return ReaderEngine(spec, files, cache), Choice("reader")
-    choice = choose(spec, files)
+    choice = choose(spec, files, data=data)
     return _local(choice.engine, spec, files, data, progress, access), choice
 
 
@@ -36,6 +36,14 @@ def _local(engine: str, spec: LocalModel, files: Path, data: Path, progress: Pro
         from server.models.engines.llamacpp.engine import LlamaCppEngine
 
         return LlamaCppEngine(spec, files, cache)
+    draft = spec.draft
+    drafter = None
+    if draft is not None and not draft.is_ngram:
+        drafter = located(draft, data, download=spec.download, progress=progress, access=access)
+    if engine in ("exllamav2", "exllamav3"):
+        from server.models.engines.exllama.engine import ExLlamaEngine
+
+        return ExLlamaEngine(engine, spec, files, data, drafter)
     if engine == "transformers":
         from server.models.engines.transformers.engine import TransformersEngine
 
@@ -51,8 +59,4 @@ def _local(engine: str, spec: LocalModel, files: Path, data: Path, progress: Pro
             return RerankEngine(spec, files, cache)
     from server.models.engines.paged import PagedEngine
 
-    draft = spec.draft
-    drafter = None
-    if draft is not None and not draft.is_ngram:
-        drafter = located(draft, data, download=spec.download, progress=progress, access=access)
     return PagedEngine(spec, files, drafter, cache)

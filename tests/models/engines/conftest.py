@@ -7,6 +7,7 @@ import pytest
 
 from server.models.engine import Engine
 from tests.models.engines.driving import SPECS, loaded
+from tests.models.engines.exllama.processor import on_processor
 
 
 @pytest.fixture(scope="session")
@@ -32,6 +33,17 @@ def engines(cache: Path) -> Iterator[dict[str, Engine]]:
     yield ready
     for engine in ready.values():
         engine.close()
+
+
+@pytest.fixture(autouse=True)
+def gpu_or_processor(request: pytest.FixtureRequest) -> Iterator[None]:
+    """A test over the engine exllamav2 computes on the processor."""
+    named = getattr(request.node, "callspec", None)
+    if named is None or named.params.get("name") != "exllamav2":
+        yield
+        return
+    with on_processor():
+        yield
 
 
 @pytest.fixture

