@@ -60,7 +60,7 @@ class Folder:
             raise WeightsError(f"{where}: {error}") from None
         self._tensors = _tensors(path)
         try:
-            check(self.shape, _name, self._size)
+            check(self.shape, folder_name, self._size)
         except WeightsError as error:
             raise WeightsError(f"{path}: {error}") from None
 
@@ -122,7 +122,7 @@ class Folder:
     # ---- tensors ------------------------------------------------------------------------------------------------
 
     def has(self, name: str, layer: int | None = None) -> bool:
-        full = _name(name, layer)
+        full = folder_name(name, layer)
         # A checkpoint of tied weights may hold the embedding twice; once is enough.
         return full in self._tensors and not (name == "head" and self._config.get("tie_word_embeddings") is True)
 
@@ -137,15 +137,30 @@ class Folder:
         found = self._tensors.get(name)
         return None if found is None else found.size
 
+    def rows(self, name: str, layer: int | None, start: int, count: int) -> NDArray[np.float32]:
+        """Rows `start` to `start` + `count` of a tensor, read and nothing else of the file. Raises WeightsError."""
+        entry = self._entry(name, layer)
+        each = math.prod(entry.size[1:])
+        return self._read(entry, start * each, count * each).reshape(count, *entry.size[1:])
+
     def _values(self, name: str, layer: int | None) -> NDArray[np.float32]:
-        full = _name(name, layer)
+        entry = self._entry(name, layer)
+        return self._read(entry, 0, math.prod(entry.size)).reshape(entry.size)
+
+    def _entry(self, name: str, layer: int | None) -> _Entry:
+        full = folder_name(name, layer)
         if full not in self._tensors:
             raise WeightsError(f"{self.path}: the tensor {full} is missing")
-        entry = self._tensors[full]
-        octets = math.prod(entry.size) * _WIDTHS[entry.kind]
-        raw = np.fromfile(entry.file, np.uint8, octets, offset=entry.start)
+        return self._tensors[full]
+
+    @staticmethod
+    def _read(entry: _Entry, start: int, count: int) -> NDArray[np.float32]:
+        """`count` values of the tensor from the value `start` on."""
+        width = _WIDTHS[entry.kind]
+        octets = count * width
+        raw = np.fromfile(entry.file, np.uint8, octets, offset=entry.start + start * width)
         if len(raw) != octets:
-            raise WeightsError(f"{entry.file}: was cut off while it was read, in the tensor {full}")
+            raise WeightsError(f"{entry.file}: was cut off while it was read, in the tensor {entry.name}")
         match entry.kind:
             case "BF16":
                 wide = raw.view(np.uint16).astype(np.uint32)
@@ -155,11 +170,12 @@ class Folder:
             case _:
                 values = raw.view(np.float32)
         if not np.isfinite(values).all():
-            raise WeightsError(f"{entry.file}: corrupt: the tensor {full} holds values that are not numbers")
-        return values.reshape(entry.size)
+            raise WeightsError(f"{entry.file}: corrupt: the tensor {entry.name} holds values that are not numbers")
+        return values
 
 
-def _name(name: str, layer: int | None) -> str:
+def folder_name(name: str, layer: int | None) -> str:
+    """What Hugging Face folders call a tensor of `weights.tensors`."""
     stem, _, kind = name.partition(".")
     return f"{_ONCE[stem] if layer is None else f'model.layers.{layer}.{_LAYER[stem]}'}.{kind or 'weight'}"
 

@@ -61,14 +61,14 @@ class GgufFile:
             raise WeightsError(f"{path}: the architecture {self.family} is not one of {', '.join(FAMILIES['gguf'])}")
         try:
             self.shape = self._shape()
-            check(self.shape, _name, self._size)
+            check(self.shape, gguf_name, self._size)
             self._check_kinds()
         except WeightsError as error:
             raise WeightsError(f"{path}: {error}") from None
 
     def kind(self, name: str, layer: int | None = None) -> GGMLQuantizationType:
         """How a tensor that is there is stored."""
-        return GGMLQuantizationType(self._tensors[_name(name, layer)].kind)
+        return GGMLQuantizationType(self._tensors[gguf_name(name, layer)].kind)
 
     # ---- the shape ----------------------------------------------------------------------------------------------
 
@@ -140,7 +140,7 @@ class GgufFile:
     # ---- tensors ------------------------------------------------------------------------------------------------
 
     def has(self, name: str, layer: int | None = None) -> bool:
-        return _name(name, layer) in self._tensors
+        return gguf_name(name, layer) in self._tensors
 
     def vector(self, name: str, layer: int | None = None) -> NDArray[np.float32]:
         return self._ordered(name, self._floats(self._tensor(name, layer)))
@@ -158,7 +158,7 @@ class GgufFile:
         return Float(floats) if self.keep_floats else quantised(floats)
 
     def _tensor(self, name: str, layer: int | None) -> Entry:
-        full = _name(name, layer)
+        full = gguf_name(name, layer)
         if full not in self._tensors:
             raise WeightsError(f"{self.path}: the tensor {full} is missing")
         return self._tensors[full]
@@ -212,7 +212,8 @@ class GgufFile:
         return np.ascontiguousarray(paired.swapaxes(1, 2)).reshape(rows.shape)
 
 
-def _name(name: str, layer: int | None) -> str:
+def gguf_name(name: str, layer: int | None) -> str:
+    """What GGUF files call a tensor of `weights.tensors`."""
     stem, _, kind = name.partition(".")
     return f"{_ONCE[stem] if layer is None else f'blk.{layer}.{_LAYER[stem]}'}.{kind or 'weight'}"
 
