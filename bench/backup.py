@@ -1,0 +1,148 @@
+"""Backups: their speed beside SHA-256 alone over the same bytes, a second run, memory, and kills at random moments."""
+
+import hashlib
+import json
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+
+from bench.table import CannotRun, Figure, report
+from config import load
+from server.policies.backup.job import Backup
+
+_MB = 2**20
+_FILES = 4
+_CHUNK = 16 * _MB
+_LONGEST_S = 3600.0
+
+_ONE = """
+import json, resource, sys, time
+from pathlib import Path
+from config import load
+from server.policies.backup.job import Backup
+recipe = load(Path(sys.argv[1]))
+began = time.perf_counter()
+done = Backup.declared(recipe, lambda sentence: None).make(recipe)
+took = time.perf_counter() - began
+print(json.dumps([took, dict(done.figures), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss]))
+"""
+
+
+def bench(megabytes: int, kills: int) -> int:
+    """Print the figures of `megabytes` of weights, and what `kills` random moments leave behind."""
+    with TemporaryDirectory(prefix="hearth-bench-") as place:
+        folder = Path(place)
+        recipe = _recipe(folder, megabytes)
+        figures = [*_speed(folder, recipe), *(_killed(folder, recipe, kills) if kills else [])]
+    return report(figures)
+
+
+def _recipe(folder: Path, megabytes: int) -> Path:
+    """A recipe with models of random bytes, which nothing can be stored twice of."""
+    (folder / "weights").mkdir()
+    noise = np.random.default_rng(0)
+    size = megabytes * _MB // _FILES
+    for number in range(_FILES):
+        with (folder / "weights" / f"{number}.gguf").open("wb") as file:
+            for at in range(0, size, _CHUNK):
+                file.write(noise.bytes(min(_CHUNK, size - at)))
+    models = "".join(f"  m{n}: {{engine: llamacpp, source: ./weights/{n}.gguf}}\n" for n in range(_FILES))
+    file = folder / "recipe.yaml"
+    file.write_text(
+        f"version: 1\nserver: {{data: ./data}}\nmodels:\n{models}policies: {{backup: {{to: ./backups, keep: 3}}}}\n",
+        encoding="utf-8",
+    )
+    return file
+
+
+def _speed(folder: Path, recipe: Path) -> list[Figure]:
+    weights = sorted((folder / "weights").iterdir())
+    size = sum(file.stat().st_size for file in weights)
+    _sums(weights)  # so that both find the files in the system's memory
+    alone = min(_sums(weights), _sums(weights))
+    took, first, memory = _run(recipe)
+    again, second, _ = _run(recipe)
+    with weights[0].open("r+b") as file:
+        file.seek(size // _FILES // 2)
+        file.write(b"changed")
+    _, third, _ = _run(recipe)
+    return [
+        Figure(
+            "first run, beside SHA-256 alone", alone / took, "x", 0.6, "at least", f"{size / alone / 1e6:.0f} MB/s", 2
+        ),
+        Figure("first run", size / took / 1e6, "MB/s"),
+        Figure("first run, stored of what was read", first["bytes_stored"] / first["bytes_read"], "x", digits=3),
+        Figure("memory of the process", memory * 1024 / 1e6, "MB", 200, digits=0),
+        Figure("second run, nothing changed", again, "s", digits=2),
+        Figure("second run, read", second["bytes_read"] / 1e6, "MB", 1),
+        Figure("one file changed, read", third["bytes_read"] / 1e6, "MB", size / _FILES / 1e6 * 1.01),
+        Figure("one file changed, stored", third["bytes_stored"] / 1e6, "MB", 1, digits=3),
+    ]
+
+
+def _sums(files: list[Path]) -> float:
+    began = time.perf_counter()
+    for path in files:
+        with path.open("rb") as file:
+            hashlib.file_digest(file, "sha256")
+    return time.perf_counter() - began
+
+
+def _run(recipe: Path) -> tuple[float, dict[str, float], int]:
+    """Seconds of the work, the report's figures, and the process's peak in KiB."""
+    done = subprocess.run([sys.executable, "-c", _ONE, str(recipe)], capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise CannotRun(f"the backup did not run: {done.stderr.strip().splitlines()[-1:]}")
+    took, figures, memory = json.loads(done.stdout)
+    return took, figures, memory
+
+
+def _killed(folder: Path, recipe: Path, kills: int) -> list[Figure]:
+    """Kill runs at random moments; after each, everything there has to be sound."""
+    chance = random.Random(0)
+    weights = folder / "weights" / "0.gguf"
+    whole = _timed(recipe, weights, 0)
+    unsound = lost = hit = 0
+    for number in range(kills):
+        before = [each.name for each in _backup(recipe).snapshots()]
+        _change(weights, number + 1)
+        process = subprocess.Popen([sys.executable, "-c", _ONE, str(recipe)], stdout=subprocess.DEVNULL)
+        try:
+            process.wait(chance.uniform(0, whole))
+        except subprocess.TimeoutExpired:
+            process.send_signal(signal.SIGKILL)
+            hit += 1
+        process.wait()
+        unsound += len(_backup(recipe).verify()[1])
+        there = {each.name for each in _backup(recipe).snapshots()}
+        lost += len([name for name in before[1:] if name not in there])
+    _run(recipe)
+    unsound += len(_backup(recipe).verify()[1])
+    return [
+        Figure("runs killed", hit, "", digits=0),
+        Figure("files damaged after kills", unsound, "", 0, digits=0),
+        Figure("snapshots lost after kills", lost, "", 0, digits=0),
+    ]
+
+
+def _backup(recipe: Path) -> Backup:
+    return Backup.declared(load(recipe), lambda sentence: None)
+
+
+def _timed(recipe: Path, weights: Path, seed: int) -> float:
+    """How long a process takes from its start to its end, with one file changed."""
+    _change(weights, seed)
+    began = time.perf_counter()
+    _run(recipe)
+    return time.perf_counter() - began
+
+
+def _change(weights: Path, seed: int) -> None:
+    size = weights.stat().st_size
+    weights.write_bytes(np.random.default_rng(seed).bytes(size))

@@ -1,0 +1,301 @@
+"""Blocks of a backup, each kept once, in packs of some 16 MiB: CAR files that never change once they are written.
+
+Beside each pack stands its table of contents, written after it, so that a pack without one was never finished. What is
+where is known from an index on this machine, made anew from those tables where it is missing: it is no part of the
+backup.
+"""
+
+import hashlib
+import sqlite3
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Self
+
+import msgspec
+
+from server.errors import ServiceError
+from server.policies.backup import car
+from server.policies.backup import cid as cids
+from server.policies.backup.cid import Cid
+from server.policies.backup.place import Place
+from server.policies.backup.seal import Seal
+from server.policies.backup.unixfs import LEAF, as_file
+
+FOLDER = "packs"
+PACK = 16 * 1024 * 1024
+"""Bytes after which a pack is closed."""
+
+_TABLES = (
+    "CREATE TABLE IF NOT EXISTS pack (number INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, bytes INTEGER NOT NULL, "
+    "cid TEXT NOT NULL)",
+    "CREATE TABLE IF NOT EXISTS block (cid BLOB NOT NULL, pack INTEGER NOT NULL, begin INTEGER NOT NULL, "
+    "size INTEGER NOT NULL, PRIMARY KEY (cid, pack)) WITHOUT ROWID",
+    "CREATE INDEX IF NOT EXISTS block_in ON block (pack)",
+    "CREATE TABLE IF NOT EXISTS pushed (node TEXT NOT NULL, pack TEXT NOT NULL, PRIMARY KEY (node, pack)) "
+    "WITHOUT ROWID",
+)
+_OPEN_PACKS = 2
+_READ_AHEAD = 16 * LEAF
+
+
+class Contents(msgspec.Struct, array_like=True):
+    """A pack's table: its bytes as they lie, and each block with its place in the pack once it is opened."""
+
+    size: int
+    blocks: list[tuple[bytes, int, int]]
+    cid: str
+    """Of the file that the pack is, where it is encrypted; else the blocks' own are enough."""
+
+
+_contents = msgspec.msgpack.Decoder(Contents)
+
+
+class Found(msgspec.Struct, frozen=True):
+    """Where a block is."""
+
+    pack: str
+    begin: int
+    size: int
+
+
+class Packs:
+    """The packs of one place. A context manager: what was added is there once `flush` has returned."""
+
+    def __init__(self, place: Place, seal: Seal, index: Path) -> None:
+        self._place = place
+        self._seal = seal
+        index.parent.mkdir(parents=True, exist_ok=True)
+        self._index = sqlite3.connect(index, isolation_level=None)
+        self._open: dict[str, bytes] = {}
+        self._pending: list[tuple[Cid, bytes | memoryview[int]]] = []
+        self._users: list[set[str]] = []
+        self._waiting: dict[Cid, str | None] = {}
+        """Blocks that are not in the index yet, with the pack that is being written, None for the next one."""
+        self._bytes = 0
+        self._writing: tuple[str, Future[Contents]] | None = None
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="packs")
+        self.written: list[str] = []
+        self.stored = 0
+        """Bytes put at the place since this was made."""
+
+    def __enter__(self) -> Self:
+        for statement in ("PRAGMA journal_mode = WAL", "PRAGMA synchronous = OFF", *_TABLES):
+            self._index.execute(statement)
+        self._catch_up()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._thread.shutdown(wait=True, cancel_futures=True)
+        self._index.close()
+
+    @property
+    def names(self) -> frozenset[str]:
+        """The finished packs."""
+        return frozenset(name for (name,) in self._index.execute("SELECT name FROM pack"))
+
+    def _catch_up(self) -> None:
+        """Make the index agree with what lies at the place: by names and sizes, reading no pack."""
+        there = self._place.names(FOLDER)
+        tables = {_name(path): path for path in there if path.endswith(f".idx{self._seal.suffix}")}
+        known = dict(self._index.execute("SELECT name, bytes FROM pack"))
+        whole = {name for name in tables if there.get(self.path(name)) == known.get(name, -1)}
+        for name in known.keys() - whole:
+            self._forget(name)
+        for name in tables.keys() - whole:
+            contents = _contents.decode(self._seal.open(self._place.get(tables[name]), tables[name]))
+            if there.get(self.path(name)) == contents.size:
+                self._know(name, contents)
+
+    def path(self, name: str) -> str:
+        return f"{FOLDER}/{name}.car{self._seal.suffix}"
+
+    def table(self, name: str) -> str:
+        return f"{FOLDER}/{name}.idx{self._seal.suffix}"
+
+    # ---- writing ----------------------------------------------------------------------------------------------------
+
+    def add(self, cid: Cid, data: "bytes | memoryview[int]", used: set[str]) -> None:
+        """Keep a block, if it is not kept already, and let `used` have the name of its pack, at the latest after
+        `flush`. `data` may not change until then."""
+        if cid in self._waiting:
+            self._use(self._waiting[cid], used)
+        elif (found := self._where(cid)) is not None:
+            used.add(found.pack)
+        else:
+            self._use(None, used)
+            self._pending.append((cid, data))
+            self._waiting[cid] = None
+            self._bytes += len(data)
+            if self._bytes >= PACK:
+                self._write()
+
+    def _use(self, pack: str | None, used: set[str]) -> None:
+        if pack is not None:
+            used.add(pack)
+        elif not self._users or self._users[-1] is not used:
+            self._users.append(used)
+
+    def apart(self) -> None:
+        """Let what comes now be in other packs than what came, so that it can go without it."""
+        if self._pending:
+            self._write()
+
+    def flush(self) -> None:
+        """Return when everything that was added is at the place. Raises what writing raised."""
+        self.apart()
+        self._written()
+
+    def _write(self) -> None:
+        """Let the thread write what is pending; one pack at a time, so that memory stays bounded."""
+        self._written()
+        pending, users = self._pending, self._users
+        self._pending, self._users, self._bytes = [], [], 0
+        name = hashlib.sha256(b"".join(cid.binary for cid, _ in pending)).hexdigest()[:40]
+        for used in users:
+            used.add(name)
+        self._waiting = dict.fromkeys((cid for cid, _ in pending), name)
+        self._writing = name, self._thread.submit(self._put, name, pending)
+
+    def _written(self) -> None:
+        if self._writing is None:
+            return
+        name, written = self._writing
+        self._writing = None
+        self._know(name, written.result())
+        self.written += [self.path(name), self.table(name)]
+        self._waiting = {cid: pack for cid, pack in self._waiting.items() if pack is None}
+
+    def _put(self, name: str, pending: Sequence[tuple[Cid, "bytes | memoryview[int]"]]) -> Contents:
+        """First the pack, then its table: what has a table is whole."""
+        parts: list[bytes | memoryview[int]] = [car.header(pending[0][0])]
+        for cid, data in pending:
+            parts += [car.before(cid, len(data)), data]
+        closed = self._seal.close(b"".join(parts))
+        as_it_lies = str(as_file(closed, lambda cid, block: None).cid) if self._seal.suffix else ""
+        contents = Contents(len(closed), _laid_out(pending), as_it_lies)
+        self._place.put(self.path(name), closed)
+        table = self._seal.close(msgspec.msgpack.encode(contents))
+        self._place.put(self.table(name), table)
+        self.stored += len(closed) + len(table)
+        return contents
+
+    # ---- reading ----------------------------------------------------------------------------------------------------
+
+    def find(self, cid: Cid) -> Found:
+        """Raises ServiceError where the block is in no pack."""
+        found = self._where(cid)
+        if found is None:
+            raise ServiceError(f"The backup in {self._place} lacks the block {cid}.")
+        return found
+
+    def read(self, cid: Cid) -> bytes:
+        """A block, its sum checked. Raises ServiceError where it is missing or damaged."""
+        [data] = self.run([cid])
+        return data
+
+    def run(self, wanted: Iterable[Cid]) -> Iterator[bytes]:
+        """The blocks in order, each one's sum checked; neighbours in one pack are read at once."""
+        batch: list[tuple[Cid, Found]] = []
+        for cid in wanted:
+            found = self.find(cid)
+            if batch and not _continues(batch, found):
+                yield from self._checked(batch)
+                batch = []
+            batch.append((cid, found))
+        if batch:
+            yield from self._checked(batch)
+
+    def _checked(self, batch: list[tuple[Cid, Found]]) -> Iterator[bytes]:
+        first, last = batch[0][1], batch[-1][1]
+        data = self._part(first.pack, first.begin, last.begin + last.size - first.begin)
+        for cid, found in batch:
+            begin = found.begin - first.begin
+            block = data[begin : begin + found.size]
+            if len(block) != found.size or cids.of(cid.codec, block) != cid:
+                raise ServiceError(f"The pack {self.path(found.pack)} in {self._place} is damaged: block {cid}.")
+            yield block
+
+    def _part(self, pack: str, begin: int, length: int) -> bytes:
+        if not self._seal.suffix:
+            return self._place.part(self.path(pack), begin, length)
+        if pack not in self._open:
+            while len(self._open) >= _OPEN_PACKS:
+                self._open.pop(next(iter(self._open)))
+            self._open[pack] = self._seal.open(self._place.get(self.path(pack)), self.path(pack))
+        return self._open[pack][begin : begin + length]
+
+    def whole(self, name: str) -> bytes:
+        """A pack as it lies at the place."""
+        return self._place.get(self.path(name))
+
+    def cid(self, name: str) -> str:
+        """Of an encrypted pack, as a file."""
+        [(cid,)] = self._index.execute("SELECT cid FROM pack WHERE name = ?", (name,))
+        return str(cid)
+
+    def unpushed(self, node: str, names: Iterable[str]) -> list[str]:
+        """Those of `names` that `node` has not been given by this machine."""
+        given = {name for (name,) in self._index.execute("SELECT pack FROM pushed WHERE node = ?", (node,))}
+        return [name for name in names if name not in given]
+
+    def pushed(self, node: str, name: str) -> None:
+        self._index.execute("INSERT OR REPLACE INTO pushed VALUES (?, ?)", (node, name))
+
+    # ---- forgetting -------------------------------------------------------------------------------------------------
+
+    def drop(self, names: Iterable[str]) -> None:
+        """Delete packs, the table first, so that one that is half deleted is none."""
+        for name in names:
+            self._forget(name)
+            self._place.delete([self.table(name), self.path(name)])
+
+    def unfinished(self) -> list[str]:
+        """Files of packs that were never finished."""
+        names = self.names
+        return [path for path in self._place.names(FOLDER) if _name(path) not in names]
+
+    # ---- the index --------------------------------------------------------------------------------------------------
+
+    def _where(self, cid: Cid) -> Found | None:
+        row = self._index.execute(
+            "SELECT name, begin, size FROM block JOIN pack ON number = pack WHERE block.cid = ? LIMIT 1", (cid.binary,)
+        ).fetchone()
+        return None if row is None else Found(*row)
+
+    def _know(self, name: str, contents: Contents) -> None:
+        self._index.execute("BEGIN")
+        made = self._index.execute(
+            "INSERT INTO pack (name, bytes, cid) VALUES (?, ?, ?)", (name, contents.size, contents.cid)
+        )
+        rows = ((cid, made.lastrowid, begin, size) for cid, begin, size in contents.blocks)
+        self._index.executemany("INSERT OR REPLACE INTO block VALUES (?, ?, ?, ?)", rows)
+        self._index.execute("COMMIT")
+
+    def _forget(self, name: str) -> None:
+        self._index.execute("BEGIN")
+        self._index.execute("DELETE FROM block WHERE pack = (SELECT number FROM pack WHERE name = ?)", (name,))
+        self._index.execute("DELETE FROM pack WHERE name = ?", (name,))
+        self._index.execute("DELETE FROM pushed WHERE pack = ?", (name,))
+        self._index.execute("COMMIT")
+
+
+def _laid_out(pending: Sequence[tuple[Cid, "bytes | memoryview[int]"]]) -> list[tuple[bytes, int, int]]:
+    """Where each block's bytes stand in the pack."""
+    at = len(car.header(pending[0][0]))
+    rows = []
+    for cid, data in pending:
+        at += len(car.before(cid, len(data)))
+        rows.append((cid.binary, at, len(data)))
+        at += len(data)
+    return rows
+
+
+def _continues(batch: list[tuple[Cid, Found]], found: Found) -> bool:
+    first, last = batch[0][1], batch[-1][1]
+    gap = found.begin - last.begin - last.size
+    return found.pack == last.pack and 0 <= gap <= LEAF and found.begin + found.size - first.begin <= _READ_AHEAD
+
+
+def _name(path: str) -> str:
+    return path.rpartition("/")[2].partition(".")[0]

@@ -1,0 +1,205 @@
+"""Where a backup lies: a folder or a bucket, of which one process at a time changes what is there.
+
+Runs in the process that makes the backup, where it may block.
+"""
+
+import contextlib
+import fcntl
+import json
+import os
+import secrets
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import obstore
+from obstore import exceptions as faults
+from obstore.store import LocalStore, S3Store
+
+from config.bucket import Bucket
+from server.errors import Conflict, NotFound, ServiceError
+
+_LEASE_S = 120.0
+_RENEW_S = 30.0
+_LEASE = "lease.json"
+_PROBE = "probe"
+
+
+class Place:
+    """One folder or bucket. Everything raises ServiceError with the place and the reason, NotFound for what is not
+    there; what was put is there whole or not at all."""
+
+    def __init__(self, where: Path | Bucket) -> None:
+        self.where = where
+        self._store: Any = _folder(where) if isinstance(where, Path) else _bucket(where)
+
+    def __str__(self) -> str:
+        return str(self.where) if isinstance(self.where, Path) else self.where.url
+
+    def put(self, name: str, data: bytes) -> None:
+        with self._faults():
+            obstore.put(self._store, name, data)
+
+    def get(self, name: str) -> bytes:
+        with self._faults():
+            return bytes(obstore.get(self._store, name).bytes())
+
+    def part(self, name: str, begin: int, length: int) -> bytes:
+        if not length:  # the store takes it for a mistake
+            return b""
+        with self._faults():
+            return bytes(obstore.get_range(self._store, name, start=begin, length=length))
+
+    def names(self, prefix: str) -> dict[str, int]:
+        """What begins with `prefix`, a folder's name, and how many bytes each has."""
+        with self._faults():
+            return {each["path"]: each["size"] for page in obstore.list(self._store, prefix) for each in page}
+
+    def delete(self, names: list[str]) -> None:
+        with self._faults():
+            for name in names:
+                with contextlib.suppress(faults.NotFoundError):
+                    obstore.delete(self._store, name)
+
+    def settle(self, names: list[str]) -> None:
+        """Return once these outlast a loss of power; a bucket's store has seen to it."""
+        if not isinstance(self.where, Path):
+            return
+        with self._faults():
+            for path in [self.where / name for name in names]:
+                _sync(path)
+            for folder in {(self.where / name).parent for name in names}:
+                _sync(folder)
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Nobody else changes what is here while the block lasts. Raises Conflict while another does."""
+        with self._locked() if isinstance(self.where, Path) else self._leased():
+            yield
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        """By a lock of the system's, which ends with the process however it ends."""
+        assert isinstance(self.where, Path)
+        with self._faults():
+            file = os.open(self.where / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                raise Conflict(f"Another run is changing the backup in {self}.") from None
+            yield
+        finally:
+            os.close(file)
+
+    @contextmanager
+    def _leased(self) -> Iterator[None]:
+        """By an object that says until when, renewed while the block lasts."""
+        self._probe()
+        owner = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
+        tag = self._lease(owner)
+        over = threading.Event()
+        lost: list[str] = []
+
+        def renew() -> None:
+            nonlocal tag
+            while not over.wait(_RENEW_S):
+                try:
+                    tag = self._write_lease(owner, {"e_tag": tag})
+                except (faults.BaseError, OSError) as fault:
+                    lost.append(str(fault))
+                    return
+
+        keeper = threading.Thread(target=renew, name="lease", daemon=True)
+        keeper.start()
+        try:
+            yield
+            if lost:
+                raise ServiceError(f"The lease on {self} was lost in the middle of the run: {lost[0]}")
+        finally:
+            over.set()
+            keeper.join()
+            with contextlib.suppress(ServiceError, NotFound):
+                self.delete([_LEASE])
+
+    def _lease(self, owner: str) -> str:
+        try:
+            return self._write_lease(owner, "create")
+        except faults.AlreadyExistsError:
+            pass
+        with self._faults():
+            found = obstore.get(self._store, _LEASE)
+            tag, told = found.meta["e_tag"], json.loads(bytes(found.bytes()))
+        if told["until"] > time.time():
+            raise Conflict(f"Another run is changing the backup in {self}: {told['owner']}.")
+        try:
+            return self._write_lease(owner, {"e_tag": tag})
+        except faults.PreconditionError:
+            raise Conflict(f"Another run has just begun to change the backup in {self}.") from None
+
+    def _write_lease(self, owner: str, mode: Any) -> str:
+        told = json.dumps({"owner": owner, "until": time.time() + _LEASE_S}).encode()
+        return str(obstore.put(self._store, _LEASE, told, mode=mode, use_multipart=False)["e_tag"])
+
+    def _probe(self) -> None:
+        """A store that ignores conditions would let two runs in: then it is refused."""
+        name = f"{_PROBE}-{secrets.token_hex(8)}"
+        try:
+            with self._faults():
+                obstore.put(self._store, name, b"1", mode="create", use_multipart=False)
+        except NotFound as fault:
+            raise ServiceError(f"{self} cannot be written to: {fault.message}") from fault
+        with self._faults():
+            try:
+                obstore.put(self._store, name, b"2", mode="create", use_multipart=False)
+            except faults.AlreadyExistsError:
+                return
+            finally:
+                obstore.delete(self._store, name)
+        raise ServiceError(f"{self} ignores conditional puts (If-None-Match), so a backup is not safe there.")
+
+    @contextmanager
+    def _faults(self) -> Iterator[None]:
+        try:
+            yield
+        except (faults.NotFoundError, FileNotFoundError) as fault:
+            raise NotFound(f"{self} lacks what is asked for: {_first_line(fault)}") from fault
+        except faults.AlreadyExistsError:
+            raise
+        except (faults.BaseError, OSError) as fault:
+            raise ServiceError(f"{self}: {_first_line(fault)}") from fault
+
+
+def _folder(path: Path) -> Any:
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        return LocalStore(prefix=path)
+    except (OSError, faults.BaseError) as fault:
+        raise ServiceError(f"The folder {path} cannot be used: {_first_line(fault)}") from fault
+
+
+def _bucket(spec: Bucket) -> Any:
+    options: dict[str, Any] = {"region": spec.region, "virtual_hosted_style_request": spec.virtual_host}
+    if spec.endpoint is not None:
+        options["endpoint"] = spec.endpoint
+    if spec.access_key is not None and spec.secret_key is not None:
+        options["access_key_id"] = spec.access_key
+        options["secret_access_key"] = spec.secret_key.get_secret_value()
+    return S3Store(spec.name, prefix=spec.prefix or None, client_options={"allow_http": True}, **options)
+
+
+def _sync(path: Path) -> None:
+    file = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(file)
+    finally:
+        os.close(file)
+
+
+def _first_line(fault: BaseException) -> str:
+    """Without what the library adds for its developers."""
+    return str(fault).split("\n\nDebug source:")[0].splitlines()[0]
