@@ -1,10 +1,11 @@
 """Supervised child processes that answer calls: bytes in, bytes out; knows nothing of models or tools."""
 
 from server.worker.call import Call, CallExpired, WorkerLost
-from server.worker.service import Item, Service
-from server.worker.supervisor import Worker, WorkerFailed, WorkerLimits, WorkerUnavailable
+from server.worker.service import AsyncService, Item, Service
+from server.worker.supervisor import Worker, WorkerFailed, WorkerLimits, WorkerUnavailable, inherited
 
 __all__ = [
+    "AsyncService",
     "Call",
     "CallExpired",
     "Item",
@@ -14,4 +15,5 @@ __all__ = [
     "WorkerLimits",
     "WorkerLost",
     "WorkerUnavailable",
+    "inherited",
 ]

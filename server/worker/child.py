@@ -1,5 +1,6 @@
 """The worker process: `python -m server.worker.child FD MODULE:CLASS`, one service behind one socket."""
 
+import asyncio
 import ctypes
 import importlib
 import os
@@ -10,6 +11,9 @@ import sys
 import threading
 import time
 import traceback
+from collections.abc import Callable
+from functools import partial
+from typing import Any
 
 from server.worker.frames import (
     Broken,
@@ -27,7 +31,7 @@ from server.worker.frames import (
     encode,
     to_worker,
 )
-from server.worker.service import Item, Service
+from server.worker.service import AsyncService, Item, Service
 
 _READ = 2**18
 _PR_SET_PDEATHSIG = 1
@@ -41,6 +45,8 @@ class Link:
         self._sending = threading.Lock()
         self.busy_since: float | None = None
         self.commands: queue.SimpleQueue[ToWorker] = queue.SimpleQueue()
+        self.deliver: Callable[[ToWorker], object] = self.commands.put
+        """What the reading thread does with a command."""
 
     def send(self, message: FromWorker) -> None:
         frame = encode(message)
@@ -66,7 +72,7 @@ class Link:
             since = self.busy_since
             self.send(Pong(0.0 if since is None else time.monotonic() - since))
         else:
-            self.commands.put(message)
+            self.deliver(message)
 
 
 class Owner:
@@ -118,6 +124,70 @@ class Owner:
             self._link.send(Items([(item.call, item.body, item.last) for item in items]))
 
 
+class LoopOwner:
+    """The main thread of an AsyncService: an event loop, one task for each call."""
+
+    def __init__(self, service: AsyncService, link: Link) -> None:
+        self._service = service
+        self._link = link
+        self._calls: dict[int, asyncio.Task[None]] = {}
+        self.opened = False
+
+    def run(self, config: bytes) -> None:
+        asyncio.run(self._serve(config))
+
+    async def _serve(self, config: bytes) -> None:
+        loop = asyncio.get_running_loop()
+        closing = asyncio.Event()
+        self._link.deliver = lambda command: loop.call_soon_threadsafe(self._take, command, closing)
+        while not self._link.commands.empty():
+            self._take(self._link.commands.get(), closing)
+        try:
+            self._link.busy_since = time.monotonic()
+            ready = await self._service.start(config, self._progress)
+            self._link.busy_since = None
+            self.opened = True
+            self._link.send(Ready(ready))
+            await self._until_broken(closing)
+        finally:
+            await self._service.close()
+
+    async def _until_broken(self, closing: asyncio.Event) -> None:
+        """Until it is told to close; raises what breaks the service or one of its calls."""
+        self._broken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        ends: set[asyncio.Future[Any]] = {self._broken}
+        ends |= {asyncio.create_task(closing.wait()), asyncio.create_task(self._service.lasting())}
+        done, left = await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+        for future in (*left, *self._calls.values()):
+            future.cancel()
+        await asyncio.gather(*self._calls.values(), return_exceptions=True)
+        for future in done:
+            future.result()
+
+    def _progress(self, text: str) -> None:
+        self._link.busy_since = time.monotonic()
+        self._link.send(Progress(text))
+
+    def _take(self, command: ToWorker, closing: asyncio.Event) -> None:
+        match command:
+            case Submit(call, body):
+                task = self._calls[call] = asyncio.create_task(self._call(call, body))
+                task.add_done_callback(partial(self._ended, call))
+            case Cancel(call) if call in self._calls:
+                self._calls[call].cancel()
+            case Close():
+                closing.set()
+
+    async def _call(self, call: int, body: bytes) -> None:
+        last = await self._service.call(body, lambda early: self._link.send(Items([(call, early, False)])))
+        self._link.send(Items([(call, last, True)]))
+
+    def _ended(self, call: int, task: asyncio.Task[None]) -> None:
+        del self._calls[call]
+        if not task.cancelled() and (error := task.exception()) is not None and not self._broken.done():
+            self._broken.set_exception(error)
+
+
 def main(argv: list[str]) -> int:
     _end_with_parent()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -125,10 +195,10 @@ def main(argv: list[str]) -> int:
     config = sys.stdin.buffer.read()
     module, _, name = argv[2].partition(":")
     threading.Thread(target=link.read, name="reader", daemon=True).start()
-    owner: Owner | None = None
+    owner: Owner | LoopOwner | None = None
     try:
-        service: Service = getattr(importlib.import_module(module), name)()
-        owner = Owner(service, link)
+        service: Service | AsyncService = getattr(importlib.import_module(module), name)()
+        owner = LoopOwner(service, link) if isinstance(service, AsyncService) else Owner(service, link)
         owner.run(config)
     except Exception as error:  # noqa: BLE001  # the outermost loop of this process: it reports what broke it and ends
         traceback.print_exc()
@@ -137,7 +207,7 @@ def main(argv: list[str]) -> int:
     return 0
 
 
-def _is_hopeless(error: Exception, owner: Owner | None) -> bool:
+def _is_hopeless(error: Exception, owner: Owner | LoopOwner | None) -> bool:
     """Whether opening failed for what the service was told or given, so that it would fail again."""
     return isinstance(error, ValueError) and owner is not None and not owner.opened
 

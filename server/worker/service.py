@@ -1,7 +1,7 @@
 """What a worker process runs: the contract between the child's loop and the code it hosts."""
 
 from collections.abc import Callable
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 
 class Item(NamedTuple):
@@ -45,4 +45,28 @@ class Service(Protocol):
 
     def close(self) -> None:
         """Let everything go. Called at most once."""
+        ...
+
+
+@runtime_checkable
+class AsyncService(Protocol):
+    """As Service, for what waits more than it computes: everything runs in one event loop, calls side by side.
+
+    A method that raises means the process is broken, `call` too: a fault of one call is something that it returns.
+    """
+
+    async def start(self, config: bytes, progress: Callable[[str], None]) -> bytes:
+        """Get ready. Returns the ready body. A ValueError says that trying again is in vain."""
+        ...
+
+    async def call(self, body: bytes, send: Callable[[bytes], None]) -> bytes:
+        """One call: `send` what comes early, return the last. Cancelled as soon as the gateway wants no more of it."""
+        ...
+
+    async def lasting(self) -> None:
+        """Waits for as long as calls can be served; raises why they cannot any more. Begun once it is ready."""
+        ...
+
+    async def close(self) -> None:
+        """Let everything go. Called at most once, also where `start` has failed."""
         ...

@@ -78,6 +78,9 @@ class _Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)  # uvloop has transport classes of its own
 
+    def connection_lost(self, error: Exception | None) -> None:
+        self._worker.lost(self)
+
     def data_received(self, data: bytes) -> None:
         self.heard = time.monotonic()
         for body in self._reader.feed(data):
@@ -127,11 +130,18 @@ class _Connection(asyncio.Protocol):
 class Worker:
     """A supervised process. An async context manager, or `start` and `stop`; both idempotent, of one event loop.
 
-    `service` is "module:Class" of a Service; `config` is what its `open` is given. The child inherits little of the
-    environment, so that the gateway's secrets stay in the gateway.
+    `service` is "module:Class" of a Service or an AsyncService; `config` is what its `open` is given. The child
+    inherits little of the environment, so that the gateway's secrets stay in the gateway; `environment` is laid over.
     """
 
-    def __init__(self, name: str, service: str, config: bytes, limits: WorkerLimits | None = None) -> None:
+    def __init__(
+        self,
+        name: str,
+        service: str,
+        config: bytes,
+        limits: WorkerLimits | None = None,
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
         self.name = name
         self.state: State = "stopped"
         self.error: str | None = None
@@ -142,10 +152,13 @@ class Worker:
         self._service = service
         self._config = config
         self._limits = limits or WorkerLimits()
+        self._environment = environment or {}
         self._connection: _Connection | None = None
         self._process: asyncio.subprocess.Process | None = None
         self._supervising: asyncio.Task[None] | None = None
         self._changed = asyncio.Event()
+        self._hung: str | None = None
+        self._spawning = asyncio.Lock()
         self._log = logging.getLogger(f"hearth.worker.{name}")
         self._lines: deque[str] = deque(maxlen=_KEPT_LINES)
 
@@ -169,6 +182,8 @@ class Worker:
         if self._supervising is None:
             return
         self._become("stopping")
+        async with self._spawning:  # a process that is half started would be left behind
+            pass
         if self._connection is not None:
             self._connection.send(Close())
         if self._process is not None:
@@ -178,6 +193,12 @@ class Worker:
             await self._supervising
         self._supervising = None
         self._become("stopped")
+
+    def kill(self, reason: str) -> None:
+        """End this life of the process at once, whatever it is doing; calls in flight are lost with `reason`."""
+        if self._process is not None:
+            self._hung = reason
+            _kill_group(self._process.pid)
 
     async def _await_exit(self, process: asyncio.subprocess.Process, grace: float) -> None:
         for insist in (process.terminate, process.kill):
@@ -225,6 +246,11 @@ class Worker:
         self.progress = self.error = None
         self._become("ready")
 
+    def lost(self, connection: _Connection) -> None:
+        """The process is ending. Whatever it started and left behind would hold its output, and so its end, open."""
+        if self._process is not None and self._connection is connection:
+            _kill_group(self._process.pid)
+
     def _become(self, state: State) -> None:
         self.state = state
         self._notify()
@@ -259,8 +285,9 @@ class Worker:
 
     async def _live(self) -> float | None:
         """One life of the process; returns how long it was ready, None where it never was."""
-        process, connection = await self._spawn()
-        self._process, self._connection, self.pid = process, connection, process.pid
+        async with self._spawning:
+            process, connection = await self._spawn()
+            self._process, self._connection, self.pid = process, connection, process.pid
         reading = asyncio.create_task(self._read_output(process))
         watching = asyncio.create_task(self._watch(process, connection))
         reason = "it was stopped"
@@ -286,7 +313,7 @@ class Worker:
 
     async def _spawn(self) -> tuple[asyncio.subprocess.Process, _Connection]:
         self._lines.clear()
-        self._hung: str | None = None
+        self._hung = None
         ours, theirs = socket.socketpair()
         with theirs:
             try:
@@ -296,7 +323,7 @@ class Worker:
                     stdin=asyncio.subprocess.PIPE,
                     stdout=asyncio.subprocess.PIPE,
                     stderr=asyncio.subprocess.STDOUT,
-                    env=_environment(os.environ),
+                    env=_environment(os.environ, self._environment),
                     start_new_session=True,
                 )
             except OSError:
@@ -336,8 +363,7 @@ class Worker:
             )
             if reason is not None:
                 self._hung = f"it hung: {reason}"
-                with contextlib.suppress(ProcessLookupError):
-                    process.kill()
+                _kill_group(process.pid)
                 return
 
 
@@ -346,14 +372,19 @@ def _ended(code: int, lines: deque[str]) -> str:
     return f"{how}: {lines[-1]}" if code > 0 and lines else how
 
 
-def _environment(ours: Mapping[str, str]) -> dict[str, str]:
+def _kill_group(leader: int) -> None:
+    """End a worker with all it has started: it leads a group of its own, which keeps its number while one is left."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(leader, signal.SIGKILL)
+
+
+def inherited(ours: Mapping[str, str]) -> dict[str, str]:
     """What a worker inherits: where programs and caches are, never what might be a secret."""
-    kept = {name: value for name, value in ours.items() if name in _INHERITED or name.startswith(_INHERITED_PREFIXES)}
+    return {name: value for name, value in ours.items() if name in _INHERITED or name.startswith(_INHERITED_PREFIXES)}
+
+
+def _environment(ours: Mapping[str, str], more: Mapping[str, str]) -> dict[str, str]:
     root = str(Path(__file__).parents[2])
-    path = os.pathsep.join(filter(None, (root, ours.get("PYTHONPATH"))))
-    return kept | {
-        "PYTHONPATH": path,
-        "PYTHONUNBUFFERED": "1",
-        "HF_HUB_OFFLINE": "1",
-        "TOKENIZERS_PARALLELISM": "false",
-    }
+    path = os.pathsep.join(filter(None, (root, {**ours, **more}.get("PYTHONPATH"))))
+    fixed = {"PYTHONUNBUFFERED": "1", "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
+    return inherited(ours) | fixed | dict(more) | {"PYTHONPATH": path}

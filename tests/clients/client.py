@@ -10,15 +10,16 @@ HERE = Path(__file__).parent
 
 @dataclass(frozen=True)
 class Client:
-    """`name` is its folder beside this file, `package` the one whose version is told, in that folder's lock."""
+    """`name` is its folder in `home`, `package` the one whose version is told, in that folder's lock."""
 
     name: str
     title: str
     package: str
+    home: Path = HERE
 
     @property
     def folder(self) -> Path:
-        return HERE / self.name
+        return self.home / self.name
 
     @property
     def is_node(self) -> bool:

@@ -20,6 +20,16 @@ class CannotInstall(Exception):
 
 def prepared(client: Client) -> list[str]:
     """The command that runs the client's cases, in an environment that fits its lock. Raises CannotInstall."""
+    place = installed(client)
+    if not client.is_node:
+        return [str(place / "bin" / "python"), str(client.folder / "check.py")]
+    # Packages of JavaScript are found beside the script that imports them.
+    shutil.copy(HERE / "cases.mjs", ROOT)
+    return ["node", str(shutil.copy(client.folder / "check.mjs", place))]
+
+
+def installed(client: Client) -> Path:
+    """The folder of the client's environment, made anew where its lock has changed. Raises CannotInstall."""
     place = ROOT / client.name
     stamp = hashlib.sha256(client.lock.read_bytes() + sys.version.encode()).hexdigest()
     made = place / _STAMP
@@ -29,11 +39,7 @@ def prepared(client: Client) -> list[str]:
         place.mkdir(parents=True)
         (_install_node if client.is_node else _install_python)(client, place)
         made.write_text(stamp, encoding="utf-8")
-    if not client.is_node:
-        return [str(place / "bin" / "python"), str(client.folder / "check.py")]
-    # Packages of JavaScript are found beside the script that imports them.
-    shutil.copy(HERE / "cases.mjs", ROOT)
-    return ["node", str(shutil.copy(client.folder / "check.mjs", place))]
+    return place
 
 
 def _install_python(client: Client, place: Path) -> None:

@@ -1,5 +1,6 @@
 """Services that misbehave in every way a worker must survive; each body is a command."""
 
+import asyncio
 import ctypes
 import os
 import signal
@@ -73,3 +74,48 @@ class Counting:
 
     def close(self) -> None:
         self._left.clear()
+
+
+class Waiting:
+    """An AsyncService. `early N`: N items and a last. `wait`: until it is cancelled, which `seen` counts.
+
+    `environment NAME`: what it sees. `raise` breaks a call, `over` the service.
+    """
+
+    def __init__(self) -> None:
+        self._over = asyncio.Event()
+        self._cancelled = 0
+
+    async def start(self, config: bytes, progress: Callable[[str], None]) -> bytes:
+        if config == b"wrong":
+            raise ValueError("there is no such server")
+        return b"ready:" + config
+
+    async def call(self, body: bytes, send: Callable[[bytes], None]) -> bytes:
+        command, _, rest = body.partition(b" ")
+        match command:
+            case b"early":
+                for number in range(int(rest)):
+                    send(str(number).encode())
+            case b"wait":
+                send(b"begun")
+                try:
+                    await asyncio.Event().wait()
+                finally:
+                    self._cancelled += 1
+            case b"seen":
+                return str(self._cancelled).encode()
+            case b"environment":
+                return os.environ.get(rest.decode(), "none").encode()
+            case b"raise":
+                raise RuntimeError("a bug in a call")
+            case b"over":
+                self._over.set()
+        return b"last"
+
+    async def lasting(self) -> None:
+        await self._over.wait()
+        raise RuntimeError("the server has gone")
+
+    async def close(self) -> None:
+        self._over.set()
