@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Literal
 
 from litestar.datastructures import Headers
 from litestar.enums import ScopeType
@@ -15,6 +16,9 @@ from server.api import faults
 from server.api.limits import Account
 from server.errors import BodyTooLarge, HearthError, NotAuthenticated, NotPermitted
 from server.models.caller import CALLER
+
+Needed = Scoped | Literal["any"]
+"""What a route needs: a scope, or any key, where what is asked says which scope that needs."""
 
 _UNAUTHORISED = 1008
 """WebSocket's close code for a policy that was not kept."""
@@ -49,6 +53,7 @@ class KeyRing:
         for key in keys:
             account = before.get(key.name) or Account(key.name, key.limits, limits)
             account.set(key.limits, limits)
+            account.scopes = key.scopes
             after[key.digest] = _Held(key, account)
         left = {held.key.name for held in after.values()}
         for name, account in before.items():
@@ -64,7 +69,7 @@ class KeyRing:
         """Whether there is nothing to check: anybody may ask, as often as they like."""
         return not self._asks and self._all is None
 
-    def account(self, headers: Mapping[str, str], scope: Scoped) -> Account | None:
+    def account(self, headers: Mapping[str, str], scope: Needed) -> Account | None:
         """Whose request it is; None for anybody's, without limits.
 
         Raises NotAuthenticated for no or a wrong key, NotPermitted for one without `scope`.
@@ -80,7 +85,7 @@ class KeyRing:
         key = held.key
         if key.expires is not None and key.expires <= datetime.now(UTC):
             raise NotAuthenticated(f"The key `{key.name}` expired at {key.expires.isoformat()}.")
-        if scope not in key.scopes and "admin" not in key.scopes:
+        if scope != "any" and scope not in key.scopes and "admin" not in key.scopes:
             raise NotPermitted(f"The key `{key.name}` does not have the scope `{scope}`.")
         return held.account
 
@@ -111,7 +116,7 @@ class Gate:
         self._keys = keys
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        needs: Scoped | None = scope["route_handler"].opt.get("needs")
+        needs: Needed | None = scope["route_handler"].opt.get("needs")
         if needs is None or self._keys.idle:
             await self._app(scope, receive, send)
             return

@@ -29,13 +29,17 @@ from server.api.wire import (
     Choice,
     ChunkChoice,
     ChunkDelta,
+    FoundPassage,
+    FunctionCall,
     Logprobs,
+    ServerToolCall,
+    ServerToolDelta,
     TokenLogprob,
     TopLogprob,
     UrlAnnotation,
     Usage,
 )
-from server.chat import Cited, Part, Started
+from server.chat import Cited, Part, Started, ToolBegun, ToolDone, ToolRun
 from server.models import engine
 from server.runtime import Runtime
 
@@ -58,24 +62,25 @@ async def chat_completions(request: Request[Any, Any, Any]) -> Direct:
     usage = counted(asked)
     no_effect = check(asked, target)
     older = is_older(told)
-    wanted = [asked_of(asked, index, computed=older or target.computes) for index in range(asked.n or 1)]
+    wanted = [asked_of(asked, target, index, computed=older or target.computes) for index in range(asked.n or 1)]
     if target.may_forward and not older:
         sent = fields(await request.body())
         wanted = [msgspec.structs.replace(each, sent=sent) for each in wanted]
     turns = [chat.turn(runtime, target, each) for each in wanted]
     head = Head(f"chatcmpl-{token_hex(16)}", int(time.time()), asked.model, runtime.fingerprint)
     headers = ignored([] if target.forwards and not older else unknown + no_effect)
+    shows = asked.retrieval is not None
     if asked.stream:
         starts = await admit(turns)
-        return sse.EventStream(_chunks(head, turns, starts, usage, older), headers)
-    whole = await _collect(head, turns, older)
+        return sse.EventStream(_chunks(head, turns, starts, usage, older, shows), headers)
+    whole = await _collect(head, turns, older, shows)
     return json(whole, headers=headers)
 
 
 # ---- turns ----------------------------------------------------------------------------------------------------------
 
 
-async def _collect(head: Head, turns: list[Turn], older: bool) -> ChatCompletion:
+async def _collect(head: Head, turns: list[Turn], older: bool, shows: bool) -> ChatCompletion:
     starts = await admit(turns)
     said: list[list[Part]] = [[] for _ in turns]
     count = Count()
@@ -92,7 +97,24 @@ async def _collect(head: Head, turns: list[Turn], older: bool) -> ChatCompletion
         usage=count.usage(starts[0].prompt_tokens),
         system_fingerprint=head.fingerprint,
         prompt_token_ids=list(starts[0].ids) or UNSET,
+        retrieval=_found(starts[0]) if shows else UNSET,
     )
+
+
+def _found(started: Started) -> list[FoundPassage]:
+    return [
+        FoundPassage(
+            citation=number,
+            collection=hit.collection,
+            file_id=hit.document_id,
+            filename=hit.filename,
+            chunk_id=hit.id,
+            uri=hit.uri,
+            score=round(hit.score, 6),
+            text=hit.text,
+        )
+        for number, hit in enumerate(started.hits, 1)
+    ]
 
 
 def _choice(index: int, said: list[Part], older: bool) -> Choice:
@@ -109,11 +131,13 @@ def _reason(reason: str, older: bool) -> str:
 
 
 def _message(said: list[Part], older: bool) -> AnswerMessage:
-    text = "".join(part.text for part in said)
+    text = "".join(part.text for part in said if not part.refusal)
+    refusal = "".join(part.text for part in said if part.refusal)
     calls = chat_calls.whole(call for part in said for call in part.calls)
     message = AnswerMessage(
         "assistant",
-        None if calls and not text else text,
+        None if (calls or refusal) and not text else text,
+        refusal=refusal or None,
         annotations=[each for part in said for each in annotations(part)],
     )
     if reasoning := "".join(part.reasoning for part in said):
@@ -122,7 +146,19 @@ def _message(said: list[Part], older: bool) -> AnswerMessage:
         message.function_call = calls[0].function
     elif calls:
         message.tool_calls = calls
+    if done := sorted(
+        (run for part in said for run in part.runs if isinstance(run, ToolDone)), key=lambda run: run.index
+    ):
+        message.server_tool_calls = [
+            ServerToolCall(run.id, FunctionCall(run.name, run.arguments), run.output, run.error) for run in done
+        ]
     return message
+
+
+def _run(run: ToolRun) -> ServerToolDelta:
+    if isinstance(run, ToolBegun):
+        return ServerToolDelta(run.index, run.id, "function", FunctionCall(run.name, run.arguments))
+    return ServerToolDelta(run.index, output=run.output, is_error=run.error)
 
 
 def _logprobs(said: list[Part]) -> Logprobs | None:
@@ -148,7 +184,7 @@ def annotations(part: Part) -> list[Annotation | UrlAnnotation]:
 
 def annotation(cited: Cited) -> Annotation:
     hit = cited.hit
-    return Annotation(
+    told = Annotation(
         file_id=hit.document_id,
         filename=hit.filename,
         index=cited.index,
@@ -158,6 +194,10 @@ def annotation(cited: Cited) -> Annotation:
         uri=hit.uri,
         quote=hit.text[cited.quote_start : cited.quote_end],
     )
+    if cited.answer_start is not None and cited.answer_end is not None:
+        told.answer = told.quote[cited.answer_start - cited.start : cited.answer_end - cited.start]
+        told.answer_start_index, told.answer_end_index = cited.answer_start, cited.answer_end
+    return told
 
 
 # ---- chunks ---------------------------------------------------------------------------------------------------------
@@ -175,7 +215,7 @@ def _event(chunk: ChatChunk) -> bytes:
     return sse.event(_json.encode(chunk))
 
 
-def _first(head: Head, n: int, counts: bool, usage: Usage | None, started: Started) -> bytes:
+def _first(head: Head, n: int, counts: bool, usage: Usage | None, started: Started, shows: bool) -> bytes:
     """The role of every choice: some clients' helpers fail without it."""
     chunks = [
         _chunk(head, [ChunkChoice(index, ChunkDelta(role="assistant", content=""))], counts, usage)
@@ -183,6 +223,8 @@ def _first(head: Head, n: int, counts: bool, usage: Usage | None, started: Start
     ]
     if started.ids:
         chunks[0].prompt_token_ids = list(started.ids)
+    if shows:
+        chunks[0].retrieval = _found(started)
     return b"".join(map(_event, chunks))
 
 
@@ -196,7 +238,7 @@ class _Frames:
 
     def of(self, part: Part) -> bytes:
         told = part.reasoning or part.calls or part.logprobs or part.citations or part.annotations or part.ids
-        if told or part.finish_reason is not None:
+        if told or part.runs or part.refusal or part.finish_reason is not None:
             return b"".join(_event(_chunk(self._head, [choice], self._counts)) for choice in self.choices(part))
         return self._before + _json.encode(part.text) + self._after if part.text else b""
 
@@ -205,7 +247,9 @@ class _Frames:
         delta = ChunkDelta()
         if part.reasoning:
             delta.reasoning_content = part.reasoning
-        if part.text:
+        if part.text and part.refusal:
+            delta.refusal = part.text
+        elif part.text:
             delta.content = part.text
         calls = chat_calls.deltas(part.calls)
         if calls and self._older:
@@ -214,6 +258,8 @@ class _Frames:
             delta.tool_calls = calls[:1]
         if part.citations or part.annotations:
             delta.annotations = annotations(part)
+        if part.runs:
+            delta.server_tool_calls = [_run(run) for run in part.runs]
         choices = []
         if delta != _NOTHING or part.logprobs or part.ids:
             choices.append(ChunkChoice(self._index, delta, logprobs=_logprobs([part]), token_ids=_ids([part])))
@@ -248,11 +294,11 @@ class _Counting(_Frames):
 
 
 async def _chunks(
-    head: Head, turns: list[Turn], starts: list[Started], usage: Counted, older: bool
+    head: Head, turns: list[Turn], starts: list[Started], usage: Counted, older: bool, shows: bool
 ) -> AsyncGenerator[bytes, None]:
     count, counts = Count(), usage != "never"
     at_first = count.usage(starts[0].prompt_tokens) if usage == "always" else None
-    yield _first(head, len(turns), counts, at_first, starts[0])
+    yield _first(head, len(turns), counts, at_first, starts[0], shows)
     if usage == "always":
         counting = [_Counting(head, index, older, starts[0]) for index in range(len(turns))]
         async with aclosing(steps(turns)) as arriving:

@@ -1,14 +1,16 @@
 """A chat request to what a turn is asked: parameters, tools and formats, each refused by name where it is wrong."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import msgspec
 
+from server.api.attached import is_search, retrieval
 from server.api.chat_older import CALL_ID
 from server.api.formats import grammar
 from server.api.sampled import SAMPLED, check_length, promised, sampling
 from server.api.wire import ChatMessage, ChatRequest
-from server.chat import TEXT_PARTS, Asked
+from server.chat import TEXT_PARTS, Asked, Retrieval
 from server.errors import InvalidValue, UnsupportedParameter
 from server.models.abilities import able
 from server.models.dialect import Tools
@@ -31,7 +33,8 @@ def check(asked: ChatRequest, target: Target) -> list[str]:
     honours = card.honours if card else frozenset()
     sampled = [name for name in SAMPLED if getattr(asked, name) is not None and name not in honours]
     # A model that calls no tools may be offered some, as editors always do; it answers without, and that is said.
-    offered = ["tools"] if asked.tools and ("tools" not in honours or _foreign(asked.tools)) else []
+    uncalled = "tools" not in honours and any(tool.get("type") == "function" for tool in asked.tools or ())
+    offered = ["tools"] if uncalled or _foreign(asked.tools or []) else []
     unparallel = ["parallel_tool_calls"] if asked.parallel_tool_calls is not None and "tools" not in honours else []
     return sampled + offered + unparallel + [name for name in _WITHOUT_EFFECT if getattr(asked, name) is not None]
 
@@ -64,12 +67,15 @@ def _refuse_unmet(asked: ChatRequest, model: str, card: Card) -> None:
         require(ability, model, card, name)
 
 
-def asked_of(asked: ChatRequest, index: int = 0, *, computed: bool = True) -> Asked:
+def asked_of(asked: ChatRequest, target: Target, index: int = 0, *, computed: bool = True) -> Asked:
     """What choice number `index` of a request asks. Raises InvalidValue naming the field that is wrong.
 
     `computed` is False where no model of this machine can come to answer it: the others judge formats and tools
     themselves.
     """
+    asked = _with_defaults(asked, target)
+    knowledge = retrieval(asked.tools, asked.retrieval)
+    serves = serving(target, knowledge)
     limit = asked.max_tokens if asked.max_completion_tokens is None else asked.max_completion_tokens
     check_length(asked, limit)
     spoken = messages(asked.messages)
@@ -80,11 +86,55 @@ def asked_of(asked: ChatRequest, index: int = 0, *, computed: bool = True) -> As
         stop=(asked.stop,) if isinstance(asked.stop, str) else tuple(asked.stop or ()),
         sampling=sampling(asked, index, _top_logprobs(asked)),
         grammar=grammar(asked) if computed else None,
-        tools=_tools(asked) if computed else None,
+        tools=_tools(asked, serves=serves) if computed or serves else None,
         options=_options(asked),
         begun=begun,
         token_ids=bool(asked.return_token_ids),
+        retrieval=knowledge,
+        only=_only(asked) if serves else None,
+        withhold=serves and _withholds(asked),
     )
+
+
+def _with_defaults(asked: ChatRequest, target: Target) -> ChatRequest:
+    """With what the assistant has for what the request does not say."""
+    if target.assistant is None:
+        return asked
+    unsaid = {name: value for name, value in target.assistant.defaults.said().items() if getattr(asked, name) is None}
+    if asked.max_completion_tokens is not None:
+        unsaid.pop("max_tokens", None)
+    return msgspec.structs.replace(asked, **unsaid) if unsaid else asked
+
+
+def serving(target: Target, knowledge: Retrieval | None) -> bool:
+    """Whether the server brings tools of its own along, which a choice may name."""
+    auto = knowledge is not None and knowledge.when == "auto"
+    return auto or (target.assistant is not None and bool(target.assistant.tools))
+
+
+def _only(asked: ChatRequest) -> str | None:
+    """The function that a choice names and the request does not bring, which then has to be the server's."""
+    match asked.tool_choice:
+        case {"type": "function", "function": {"name": str(name)}} if name not in _functions(asked):
+            return name
+        case _:
+            return None
+
+
+def _withholds(asked: ChatRequest) -> bool:
+    """Whether a choice leaves no room for the server's tools."""
+    match asked.tool_choice:
+        case "none" | {"type": "allowed_tools"}:
+            return True
+        case {"type": "function", "function": {"name": str(name)}}:
+            return name in _functions(asked)
+        case _:
+            return False
+
+
+def _functions(asked: ChatRequest) -> list[object]:
+    tools = [tool.get("function") for tool in asked.tools or () if tool.get("type") == "function"]
+    return [function.get("name") for function in tools if isinstance(function, dict)]
 
 
 def _begun(asked: ChatRequest, spoken: list[Message]) -> str:
@@ -125,19 +175,22 @@ def _options(asked: ChatRequest) -> dict[str, Any]:
 
 def _foreign(tools: list[dict[str, Any]]) -> bool:
     """Whether some are of a type this server has not: clients offer those to every server, so they are passed over."""
-    return any(tool.get("type") != "function" for tool in tools)
+    return any(tool.get("type") != "function" and not is_search(tool) for tool in tools)
 
 
-def _tools(asked: ChatRequest) -> Tools | None:
+def _tools(asked: ChatRequest, *, serves: bool) -> Tools | None:
+    """The client's functions. Where the server has some besides, there need not be any for one to be called."""
     specs = [_spec(tool, index) for index, tool in enumerate(asked.tools or ()) if tool.get("type") == "function"]
     many = asked.parallel_tool_calls is not False
     match asked.tool_choice:
         case "none":
             return None
         case None | "auto":
-            return Tools(specs, many=many) if specs else None
+            return Tools(specs, many=many) if specs or (serves and not many) else None
         case "required":
-            return Tools(_some(specs), forced=True, many=many)
+            return Tools(specs if serves else _some(specs), forced=True, many=many)
+        case {"type": "function", "function": {"name": str()}} if serves and _only(asked) is not None:
+            return Tools([], forced=True, many=False)
         case {"type": "function", "function": {"name": str(name)}}:
             return Tools([_named(specs, name)], forced=True, many=False)
         case {"type": "allowed_tools", "allowed_tools": {"mode": "auto" | "required" as mode, "tools": list(allowed)}}:
@@ -189,7 +242,28 @@ def _allowed(tool: object) -> str:
 
 def messages(asked: list[ChatMessage]) -> list[Message]:
     """The conversation as engines and templates read it. Raises where a part lacks what it needs."""
-    return [_message(message, index) for index, message in enumerate(asked)]
+    return [each for index, message in enumerate(asked) for each in _served(message, index)]
+
+
+def _served(message: ChatMessage, index: int) -> Iterator[Message]:
+    """A message, with the calls that the server ran in it and what they brought before what it says."""
+    told = _message(message, index)
+    served = message.server_tool_calls or ()
+    calls = [ToolCall(call.id, call.function.name, call.function.arguments) for call in served]
+    results = [
+        Message(
+            "tool", f"Error: {call.output}" if call.is_error else call.output, call.function.name, tool_call_id=call.id
+        )
+        for call in served
+    ]
+    if calls and told.tool_calls:
+        yield msgspec.structs.replace(told, tool_calls=[*calls, *told.tool_calls])
+        yield from results
+        return
+    if calls:
+        yield Message("assistant", "", tool_calls=calls)
+        yield from results
+    yield told
 
 
 def _message(message: ChatMessage, index: int) -> Message:

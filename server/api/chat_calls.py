@@ -1,18 +1,13 @@
 """Tool calls as the wire has them, each with an id of its own."""
 
 from collections.abc import Iterable, Sequence
-from secrets import choice
-from string import ascii_letters, digits
 from typing import Any
 
 import pydantic_core
 
 from server.api.wire import FunctionCall, FunctionDelta, ToolCall, ToolCallDelta
+from server.chat import fresh_id
 from server.models.tool_formats import CallArguments, CallStart
-
-_ALPHABET = ascii_letters + digits
-_LENGTH = 9
-"""Mistral's chat templates take ids of nine letters and digits and nothing else, so every model gets such."""
 
 
 def whole(pieces: Iterable[CallStart | CallArguments]) -> list[ToolCall]:
@@ -48,7 +43,3 @@ def arguments(text: str) -> dict[str, Any]:
     except ValueError:
         return {}
     return found if isinstance(found, dict) else {}
-
-
-def fresh_id() -> str:
-    return "".join(choice(_ALPHABET) for _ in range(_LENGTH))

@@ -61,6 +61,8 @@ class Account(Caller):
         self._tokens: Bucket | None = None
         self.body: int | None = None
         self.revoked = False
+        self.scopes: frozenset[str] | None = None
+        """What its key opens; None where nothing asks for a key."""
         self.set(limits, of_all)
 
     def set(self, limits: KeyLimits, of_all: Limits) -> None:
@@ -95,6 +97,9 @@ class Account(Caller):
         self._check(self._requests, "requests", 1, now)
         if self._requests is not None:
             self._requests.take(1, now)
+
+    def opens(self, scope: str) -> bool:
+        return self.scopes is None or scope in self.scopes or "admin" in self.scopes
 
     def reserve(self, tokens: int) -> None:
         if self._tokens is not None:

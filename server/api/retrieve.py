@@ -10,14 +10,12 @@ from msgspec import UNSET
 from server.api.decode import decode
 from server.api.document import documented
 from server.api.reply import Reply, json
-from server.api.searching import Results, Search, search
+from server.api.wire import HybridWeights, RankingOptions
 from server.api.wire_retrieve import (
     Explained,
     FoundChunk,
-    HybridWeights,
     LegConfidence,
     LegRanks,
-    RankingOptions,
     RetrievalPage,
     RetrievedChunk,
     RetrieveRequest,
@@ -25,6 +23,7 @@ from server.api.wire_retrieve import (
     Span,
     TextContent,
 )
+from server.chat.search import Results, Search, search
 from server.errors import CollectionNotFound, InvalidValue
 from server.knowledge import Collection, Found, Hit, parse_filter
 from server.runtime import NO_RANKER, Runtime
@@ -83,6 +82,7 @@ def _asked(runtime: Runtime, body: RetrieveRequest) -> Search:
         depth=ranking.depth,
         neighbours=_neighbours(body),
         as_of=_versions(body, collections),
+        tiers=body.tiers,
         threshold=ranking.score_threshold or 0.0,
         by_file=body.group_by == "file",
         max_tokens=body.max_tokens,
@@ -135,6 +135,7 @@ def _chunk(group: Sequence[Hit], number: int, by_file: bool) -> RetrievedChunk:
         token_count=sum(each.token_count for each in group),
         citation=number,
         chunks=beside if by_file else UNSET,
+        tier="cold" if hit.tier == "cold" else UNSET,
     )
 
 
@@ -154,7 +155,7 @@ def _explained(asked: Search, found: Results) -> list[Explained]:
         Explained(
             collection=collection.name,
             query=query,
-            mode=asked.mode or collection.spec.search.mode,
+            mode=each.mode,
             weights=HybridWeights(*(round(weight, 4) for weight in each.weights)),
             filter=None if asked.filters is None else collection.condition(asked.filters),
             considered=len(each.hits),
@@ -162,9 +163,19 @@ def _explained(asked: Search, found: Results) -> list[Explained]:
             confidence=LegConfidence(collection.confidence.vector, collection.confidence.text),
             ranker=_ranker(asked, collection),
             ranks={key: _ranks(each, key) for name, key in shown if name == collection.name},
+            note=each.note or UNSET,
+            **_tiers(collection, each),
         )
         for (collection, query), each in zip(pairs, found.found, strict=True)
     ]
+
+
+def _tiers(collection: Collection, found: Found) -> dict[str, Any]:
+    """Which were searched, where the recipe has some to choose from."""
+    told: dict[str, Any] = {"kept": True} if found.is_kept else {}
+    if collection.tier is not None:
+        told |= {"tiers": list(found.tiers), "cold": found.why or UNSET}
+    return told
 
 
 def _ranker(asked: Search, collection: Collection) -> str | None:

@@ -13,7 +13,7 @@ SAMPLED = (
 )
 """Parameters that a model may leave without effect: they change which answer comes, not what it promises."""
 
-PROMISED = ("logit_bias", "min_tokens", "stop_token_ids", "return_token_ids")
+PROMISED = ("logit_bias", "min_tokens", "stop_token_ids", "return_token_ids", "adapter")
 """Parameters that say what an answer will be or bring: a model that cannot honour them refuses."""
 
 NEUTRAL = Sampling()
@@ -36,7 +36,7 @@ def promised(asked: Generation) -> dict[str, str]:
 def sampling(asked: Generation, index: int, top_logprobs: int | None) -> Sampling:
     """How choice number `index` of a request is sampled. Raises InvalidValue naming the field that is wrong."""
     given = {name: value for name in SAMPLED if (value := getattr(asked, name)) is not None and name != "seed"}
-    promises = asked.logit_bias or asked.min_tokens or asked.stop_token_ids
+    promises = asked.logit_bias or asked.min_tokens or asked.stop_token_ids or asked.adapter
     if not given and asked.seed is None and not promises and top_logprobs is None:
         return NEUTRAL
     return Sampling(
@@ -46,6 +46,7 @@ def sampling(asked: Generation, index: int, top_logprobs: int | None) -> Samplin
         top_logprobs=top_logprobs,
         min_tokens=asked.min_tokens or 0,
         stop_token_ids=asked.stop_token_ids or [],
+        adapter=asked.adapter,
     )
 
 

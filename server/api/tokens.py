@@ -165,7 +165,8 @@ async def _rendered(target: Target, asked: _Conversation, messages: list[ChatMes
     options = dict(asked.chat_template_kwargs or {})
     if asked.add_generation_prompt is not None:
         options["add_generation_prompt"] = asked.add_generation_prompt
-    spoken = asked_of(ChatRequest(model=target.id, messages=messages, tools=asked.tools, chat_template_kwargs=options))
+    request = ChatRequest(model=target.id, messages=messages, tools=asked.tools, chat_template_kwargs=options)
+    spoken = asked_of(request, target)
     check_parts(target, spoken.messages)
     # The event loop never computes, and a conversation may be as long as a request.
     return await asyncio.to_thread(dialect.render, spoken.messages, spoken.tools, spoken.options)

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
+from server.knowledge import TierName
 from server.knowledge.report import Upkeep
 
 Probability = Annotated[float, Meta(ge=0, le=1)]
@@ -62,6 +63,52 @@ class ChatMessage(msgspec.Struct):
     reasoning_content: str | None = None
     reasoning: str | None = None
     function_call: FunctionCall | None = None
+    server_tool_calls: list["ServerToolCall"] | None = None
+
+
+class ServerToolCall(msgspec.Struct):
+    """A call that the server ran itself: what it brought is `output`, and with `is_error` what went wrong.
+
+    Clients may send it back in the assistant's message, so that the model reads it again.
+    """
+
+    id: str
+    function: FunctionCall
+    output: str
+    is_error: bool = False
+    index: int | UnsetType = UNSET
+    type: Literal["function"] = "function"
+
+
+class HybridWeights(msgspec.Struct, forbid_unknown_fields=True):
+    """How much each ranking counts; not both 0."""
+
+    embedding_weight: Probability
+    text_weight: Probability
+
+
+class RankingOptions(msgspec.Struct, forbid_unknown_fields=True):
+    """`ranker` is a model for rerank, or `none`; without it the collection's own. It reads the `depth` nearest."""
+
+    ranker: Name | None = None
+    depth: Annotated[int, Meta(ge=1, le=1000)] | None = None
+    score_threshold: Probability | None = None
+    hybrid_search: HybridWeights | None = None
+
+
+class AskedRetrieval(msgspec.Struct, forbid_unknown_fields=True):
+    """Knowledge for one request. Without `collections` it is that of the assistant that is asked, or else all.
+
+    `when`: "always" searches before the model reads, "auto" gives the model a tool to search with, "never", with which
+    nothing else goes, takes the assistant's knowledge away. `tiers` are as in `/v1/retrieve`.
+    """
+
+    collections: Annotated[list[Name], Meta(min_length=1)] | None = None
+    when: Literal["always", "auto", "never"] = "always"
+    k: Annotated[int, Meta(ge=1, le=100)] | None = None
+    filters: dict[str, Any] | None = None
+    ranking_options: RankingOptions | None = None
+    tiers: Annotated[list[TierName], Meta(min_length=1)] | None = None
 
 
 class StreamOptions(msgspec.Struct):
@@ -77,7 +124,7 @@ class StreamOptions(msgspec.Struct):
 class Generation(msgspec.Struct, kw_only=True):
     """What requests for text share. Beside OpenAI's there is what local servers add: `top_k`, `min_p`,
     `repetition_penalty`, `ignore_eos`; of vLLM's `min_tokens`, before which neither the model nor `stop_token_ids`
-    end an answer, and `return_token_ids`. llama.cpp and vLLM call an answer's format `json_schema`, `grammar` (GBNF or
+    end an answer, and `return_token_ids`. `adapter` names one of the model's LoRA adapters. llama.cpp and vLLM call an answer's format `json_schema`, `grammar` (GBNF or
     Lark), `guided_*` and `structured_outputs`.
     """
 
@@ -99,6 +146,7 @@ class Generation(msgspec.Struct, kw_only=True):
     min_tokens: Natural | None = None
     stop_token_ids: Annotated[list[Natural], Meta(max_length=128)] | None = None
     return_token_ids: bool | None = None
+    adapter: Name | None = None
     response_format: dict[str, Any] | None = None
     json_schema: str | dict[str, Any] | None = None
     grammar: str | None = None
@@ -134,10 +182,14 @@ class ChatRequest(Generation, kw_only=True):
     function_call: str | dict[str, Any] | None = None
     metadata: dict[str, Any] | None = None
     store: bool | None = None
+    retrieval: AskedRetrieval | None = None
 
 
 class Annotation(msgspec.Struct, tag_field="type", tag="file_citation"):
-    """Where a part of the answer is quoted from. `start_index`:`end_index` are characters of the answer."""
+    """Where a part of the answer is quoted from. `start_index`:`end_index` are characters of the answer.
+
+    `answer_start_index`:`answer_end_index` are the few that answer the question, which `answer` repeats.
+    """
 
     file_id: str
     filename: str
@@ -147,6 +199,9 @@ class Annotation(msgspec.Struct, tag_field="type", tag="file_citation"):
     chunk_id: str
     uri: str
     quote: str
+    answer: str | UnsetType = UNSET
+    answer_start_index: int | UnsetType = UNSET
+    answer_end_index: int | UnsetType = UNSET
 
 
 class UrlCitation(msgspec.Struct):
@@ -169,7 +224,7 @@ class ToolCall(msgspec.Struct):
 
 
 class AnswerMessage(msgspec.Struct):
-    """`content` is null where the model only called tools."""
+    """`content` is null where the model only called tools. `server_tool_calls` are those that the server has run."""
 
     role: Literal["assistant"]
     content: str | None
@@ -178,6 +233,7 @@ class AnswerMessage(msgspec.Struct):
     reasoning_content: str | UnsetType = UNSET
     tool_calls: list[ToolCall] | UnsetType = UNSET
     function_call: FunctionCall | UnsetType = UNSET
+    server_tool_calls: list[ServerToolCall] | UnsetType = UNSET
 
 
 class TopLogprob(msgspec.Struct):
@@ -224,7 +280,22 @@ class Usage(msgspec.Struct):
     completion_tokens_details: CompletionTokensDetails
 
 
+class FoundPassage(msgspec.Struct):
+    """A passage that the model was given; `citation` is the number by which it names it."""
+
+    citation: int
+    collection: str
+    file_id: str
+    filename: str
+    chunk_id: str
+    uri: str
+    score: float
+    text: str
+
+
 class ChatCompletion(msgspec.Struct):
+    """`retrieval` holds what was found, for a request that has a field of that name."""
+
     id: str
     object: Literal["chat.completion"]
     created: int
@@ -233,6 +304,7 @@ class ChatCompletion(msgspec.Struct):
     usage: Usage
     system_fingerprint: str
     prompt_token_ids: list[int] | UnsetType = UNSET
+    retrieval: list[FoundPassage] | UnsetType = UNSET
 
 
 class FunctionDelta(msgspec.Struct):
@@ -251,13 +323,29 @@ class ToolCallDelta(msgspec.Struct):
     type: Literal["function"] | UnsetType = UNSET
 
 
+class ServerToolDelta(msgspec.Struct, omit_defaults=True):
+    """A call of the server: first its `id`, `function` and `type`, and once it is done its `output`.
+
+    The deltas of one `index` together are a ServerToolCall.
+    """
+
+    index: int
+    id: str | UnsetType = UNSET
+    type: Literal["function"] | UnsetType = UNSET
+    function: FunctionCall | UnsetType = UNSET
+    output: str | UnsetType = UNSET
+    is_error: bool | UnsetType = UNSET
+
+
 class ChunkDelta(msgspec.Struct, omit_defaults=True):
     role: Literal["assistant"] | UnsetType = UNSET
     content: str | UnsetType = UNSET
+    refusal: str | UnsetType = UNSET
     reasoning_content: str | UnsetType = UNSET
     tool_calls: list[ToolCallDelta] | UnsetType = UNSET
     function_call: FunctionDelta | UnsetType = UNSET
     annotations: list[Annotation | UrlAnnotation] | UnsetType = UNSET
+    server_tool_calls: list[ServerToolDelta] | UnsetType = UNSET
 
 
 class ChunkChoice(msgspec.Struct):
@@ -269,8 +357,8 @@ class ChunkChoice(msgspec.Struct):
 
 
 class ChatChunk(msgspec.Struct):
-    """One event of a streamed answer. `usage` stands only where the client asked for it, `prompt_token_ids` in the
-    first one alone."""
+    """One event of a streamed answer. `usage` stands only where the client asked for it, `prompt_token_ids` and
+    `retrieval` in the first one alone."""
 
     id: str
     object: Literal["chat.completion.chunk"]
@@ -280,6 +368,7 @@ class ChatChunk(msgspec.Struct):
     system_fingerprint: str
     usage: Usage | UnsetType | None = UNSET
     prompt_token_ids: list[int] | UnsetType = UNSET
+    retrieval: list[FoundPassage] | UnsetType = UNSET
 
 
 # ---- embeddings -----------------------------------------------------------------------------------------------------
@@ -436,6 +525,7 @@ class ModelHealth(msgspec.Struct):
     queued: int
     device: str | None
     precision: str | None
+    attention: str | None
     weights_bytes: int | None
     cache_bytes: int | None
 
@@ -463,6 +553,23 @@ class CollectionHealth(msgspec.Struct):
     upkeep: Upkeep | None = None
 
 
+class ToolHealth(msgspec.Struct):
+    """One entry of the recipe's tools: `stopped` where it has not been used yet, and then its tools are not known."""
+
+    kind: Literal["python", "langchain", "mcp", "retrieve"]
+    state: str
+    error: str | None
+    tools: list[str]
+
+
+class PolicyHealth(msgspec.Struct):
+    """`next` is in seconds since 1970, null for a policy that runs only when it is asked to."""
+
+    state: Literal["waiting", "running", "failed"]
+    next: float | None
+    error: str | None
+
+
 class Health(msgspec.Struct):
     status: Literal["ok", "degraded", "loading"]
     version: str
@@ -470,6 +577,8 @@ class Health(msgspec.Struct):
     uptime_seconds: float
     models: dict[str, ModelHealth]
     knowledge: dict[str, CollectionHealth]
+    tools: dict[str, ToolHealth] = {}
+    policies: dict[str, PolicyHealth] = {}
 
 
 class Welcome(msgspec.Struct):

@@ -5,24 +5,8 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
-from server.api.wire import Name, Probability
-
-
-class HybridWeights(msgspec.Struct, forbid_unknown_fields=True):
-    """How much each ranking counts; not both 0."""
-
-    embedding_weight: Probability
-    text_weight: Probability
-
-
-class RankingOptions(msgspec.Struct, forbid_unknown_fields=True):
-    """`ranker` is a model for rerank, or `none`; without it the collection's own. It reads the `depth` nearest."""
-
-    ranker: Name | None = None
-    depth: Annotated[int, Meta(ge=1, le=1000)] | None = None
-    score_threshold: Probability | None = None
-    hybrid_search: HybridWeights | None = None
-
+from server.api.wire import HybridWeights, Name, RankingOptions
+from server.knowledge import TierName
 
 Version = Annotated[int, Meta(ge=1, le=2**53)]
 
@@ -32,7 +16,8 @@ class RetrieveRequest(msgspec.Struct, forbid_unknown_fields=True):
 
     `k` counts chunks, or files with `group_by`. `max_tokens` is a budget for all chunks of the answer together.
     `neighbours` joins so many chunks before and after each to its text. `as_of` is an earlier `index_version`: a number
-    where one collection is searched, else one for each collection by name.
+    where one collection is searched, else one for each collection by name. `tiers` are those that are searched, of
+    which hot and warm hold the same documents; without them cold storage is searched where the local answer is weak.
     """
 
     query: Annotated[str, Meta(min_length=1)] | Annotated[list[Name], Meta(min_length=1, max_length=16)]
@@ -45,6 +30,7 @@ class RetrieveRequest(msgspec.Struct, forbid_unknown_fields=True):
     max_tokens: Annotated[int, Meta(ge=1)] | None = None
     neighbours: Annotated[int, Meta(ge=0, le=8)] | None = None
     as_of: Version | dict[str, Version] | None = None
+    tiers: Annotated[list[TierName], Meta(min_length=1)] | None = None
     include: list[Literal["vector", "explain"]] | None = None
     page: str | None = None
 
@@ -75,7 +61,7 @@ class RetrievedChunk(msgspec.Struct):
     """`score` is 0 to 1, higher is nearer; `scores` holds what it was made of.
 
     With `group_by` it is a file's nearest chunk, `content` holds the texts of all its chunks that were found, and
-    `chunks` says where they stand; `token_count` counts them all.
+    `chunks` says where they stand; `token_count` counts them all. `tier` is there where it came from cold storage.
     """
 
     object: Literal["retrieval.chunk"]
@@ -96,6 +82,7 @@ class RetrievedChunk(msgspec.Struct):
     token_count: int
     citation: int
     chunks: list[FoundChunk] | UnsetType = UNSET
+    tier: Literal["cold"] | UnsetType = UNSET
     vector: list[float] | UnsetType = UNSET
 
 
@@ -116,7 +103,9 @@ class LegRanks(msgspec.Struct):
 class Explained(msgspec.Struct):
     """How one collection was searched for one query: what was compared, and how many chunks came of it.
 
-    `ranks` tells of each chunk of the answer where the rankings had it, `ranker` which model put them in order.
+    `ranks` tells of each chunk of the answer where the rankings had it, `ranker` which model put them in order. `note`
+    says why it was searched in another mode than asked for, where it was. `tiers` were searched, and `cold` says why cold
+    storage was, or was to be; `kept` says that the query cache had the answer.
     """
 
     collection: str
@@ -129,6 +118,10 @@ class Explained(msgspec.Struct):
     confidence: LegConfidence
     ranker: str | None
     ranks: dict[str, LegRanks]
+    note: str | UnsetType = UNSET
+    tiers: list[str] | UnsetType = UNSET
+    cold: str | UnsetType = UNSET
+    kept: bool | UnsetType = UNSET
 
 
 class RetrieveUsage(msgspec.Struct):

@@ -1,11 +1,13 @@
 """One answer on its way to the client: reasoning split off, calls read, stop strings cut; knows no model."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
 
+from server.chat.tool_run import ToolRun
 from server.knowledge import Hit
 from server.models.engine import Citation, Delta, Event, Scored, TokenLogprob
 from server.models.reasoning import ReasoningSplitter
@@ -15,7 +17,10 @@ from server.models.tool_formats import CallArguments, CallStart, Text, ToolParse
 
 @dataclass(frozen=True)
 class Cited:
-    """`start`:`end` are characters of the whole answer, which quote `hit.text[quote_start:quote_end]`."""
+    """`start`:`end` are characters of the whole answer, which quote `hit.text[quote_start:quote_end]`.
+
+    `answer_start`:`answer_end` are those of the whole answer that the quote is for, where the model tells them.
+    """
 
     start: int
     end: int
@@ -23,6 +28,8 @@ class Cited:
     quote_end: int
     index: int
     hit: Hit
+    answer_start: int | None = None
+    answer_end: int | None = None
 
 
 class Part(msgspec.Struct, frozen=True):
@@ -31,7 +38,8 @@ class Part(msgspec.Struct, frozen=True):
     `reasoning_tokens` of `tokens` went into thinking, `ids` are theirs where they were asked for. `cached_tokens`
     stands in the first one that has any, `scored`, the prompt's own tokens, in the first one of a turn that asked for
     them. `stop` is the stop string that ended the answer, in the last one. `annotations` are those of a model on
-    another server, as that wrote them; its counts come in the last one, for all.
+    another server, as that wrote them; its counts come in the last one, for all. `runs` are calls that the server runs,
+    as they begin and as they end.
     """
 
     text: str
@@ -47,6 +55,42 @@ class Part(msgspec.Struct, frozen=True):
     stop: str | None = None
     annotations: Sequence[dict[str, Any]] = ()
     ids: Sequence[int] = ()
+    runs: Sequence[ToolRun] = ()
+    refusal: bool = False
+    """Whether `text` says why there is no answer of the form that was wanted."""
+
+
+class Marks:
+    """Finds where an answer names passages by their numbers, as the model was asked to: [2], [1, 3].
+
+    Fed the visible text as it comes; a mark that is cut between two pieces is found with the second.
+    """
+
+    _MARK = re.compile(r"\[(\d{1,3}(?:, ?\d{1,3}){0,7})\]")
+    _LONGEST = 41
+
+    def __init__(self, hits: Sequence[Hit], sent: int = 0) -> None:
+        self._hits = hits
+        self._sent = sent
+        self._rest = ""
+
+    def feed(self, text: str) -> list[Cited]:
+        """What `text` completes; places are characters of the whole answer."""
+        seen = self._rest + text
+        begin = self._sent - len(self._rest)
+        self._sent += len(text)
+        found, end = [], 0
+        for mark in self._MARK.finditer(seen):
+            end = mark.end()
+            for number in dict.fromkeys(int(each) for each in mark[1].split(",")):
+                if 1 <= number <= len(self._hits):
+                    hit = self._hits[number - 1]
+                    place = begin + mark.start()
+                    found.append(Cited(place, begin + end, 0, len(hit.text), number - 1, hit))
+        rest = seen[end:]
+        opened = rest.rfind("[")
+        self._rest = rest[opened:] if opened >= 0 and len(rest) - opened < self._LONGEST else ""
+        return found
 
 
 @dataclass
@@ -63,7 +107,7 @@ class Answer:
     """Turns an engine's events into parts. The engine's text passes the splitter, the tool parser and the scanner.
 
     `splitter` and `parser` are None where the model neither reasons nor calls. With `many` false the answer ends
-    after its first call.
+    after its first call. Engines cite `hits` themselves; `marks` finds where others name them.
     """
 
     def __init__(
@@ -74,6 +118,7 @@ class Answer:
         splitter: ReasoningSplitter | None = None,
         parser: ToolParser | None = None,
         many: bool = True,
+        marks: Marks | None = None,
     ) -> None:
         self.finished = False
         self._stop = stop
@@ -81,6 +126,7 @@ class Answer:
         self._splitter = splitter
         self._parser = parser
         self._many = many
+        self._marks = marks
         self._called = False
         self._sent = 0
         self._waiting: list[Citation] = []
@@ -109,7 +155,7 @@ class Answer:
         return Part(
             read.text,
             delta.tokens,
-            self._cited(delta.citations),
+            self._cited(delta.citations) if self._marks is None else self._marks.feed(read.text),
             reason,
             read.reasoning,
             read.calls,
@@ -121,7 +167,7 @@ class Answer:
         )
 
     def _plain(self, delta: Delta) -> Part:
-        """The short way, for an answer that is nothing but text."""
+        """The short way, for an answer that is nothing but text, or a call that the engine tells as such."""
         text, stopped = self._stop.feed(delta.text)
         reason = "stop" if stopped else delta.finish_reason
         if reason is not None:
@@ -129,15 +175,21 @@ class Answer:
             if not stopped:
                 text += self._stop.flush()
         self._sent += len(text)
+        calls: list[CallStart | CallArguments] = []
+        if (call := delta.call) is not None:
+            calls = [CallStart(0, call.name, call.id or None), CallArguments(0, call.arguments)]
+            reason = "tool_calls"
         return Part(
             text,
             delta.tokens,
             self._cited(delta.citations),
             reason,
+            calls=calls,
             logprobs=delta.logprobs if text or not stopped else (),
             cached_tokens=delta.cached_tokens,
             stop=self._stop.met,
             ids=delta.ids,
+            refusal=delta.refusal,
         )
 
     def _read(self, text: str) -> _Read:
@@ -183,7 +235,12 @@ class Answer:
         self._waiting += fresh
         whole = [citation for citation in self._waiting if citation.end <= self._sent]
         self._waiting = [citation for citation in self._waiting if citation.end > self._sent]
-        return [
-            Cited(each.start, each.end, each.quote_start, each.quote_end, each.passage, self._hits[each.passage])
-            for each in whole
-        ]
+        return [self._of(each) for each in whole]
+
+    def _of(self, told: Citation) -> Cited:
+        moved = told.start - told.quote_start
+        words: tuple[int | None, int | None] = (None, None)
+        if told.answer_start is not None and told.answer_end is not None:
+            words = told.answer_start + moved, told.answer_end + moved
+        hit = self._hits[told.passage]
+        return Cited(told.start, told.end, told.quote_start, told.quote_end, told.passage, hit, *words)

@@ -14,6 +14,10 @@ class Caller:
         self.name = name
         self.queue = queue
 
+    def opens(self, scope: str) -> bool:
+        """Whether it may do what needs `scope`."""
+        return True
+
     def reserve(self, tokens: int) -> None:
         """Take what a request will probably use. Raises RateLimitExceeded where that is more than is left."""
 

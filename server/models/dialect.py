@@ -3,6 +3,7 @@
 The same for every engine; knows the texts of a model's Card and neither requests' JSON nor engines.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -59,6 +60,19 @@ class Dialect:
         assert self._template is not None, "asked for while rendering"
         return Placing.of(self._template.render)
 
+    def inert(self, text: str) -> str:
+        """`text` of a document or a tool, in which nothing is a control token, a call or the end of what it stands in.
+
+        A space without width parts what would be one: the reader sees the same letters.
+        """
+        return self._marks.sub(lambda mark: f"{mark[0][0]}\N{ZERO WIDTH SPACE}{mark[0][1:]}", text)
+
+    @cached_property
+    def _marks(self) -> re.Pattern[str]:
+        marks = {*self._control, *self.tools.markers, *_TAGS}
+        longest_first = sorted((mark for mark in marks if len(mark) > 1), key=len, reverse=True)
+        return re.compile("|".join(map(re.escape, longest_first)))
+
     def begun(self, prompt: str, text: str) -> str:
         """`prompt` with the beginning of its answer, which is past all reasoning."""
         over = f"\n{CLOSING}\n\n" if opens_reasoning(prompt) else ""
@@ -103,6 +117,22 @@ class Dialect:
                 rest = f"\n{grammar.text}".replace("\nstart:", "\nanswer:", 1).lstrip("\n")
         head, _, tail = before.partition("\n")
         return Grammar("lark", f"start: {head} answer\n{tail}{rest}", grammar.param)
+
+
+_TAGS = (
+    *("<tool_call>", "</tool_call>", "<tool_response>", "</tool_response>", "<tools>", "</tools>"),
+    *("<think>", "</think>", "[TOOL_RESULTS]", "[/TOOL_RESULTS]", "[TOOL_CALLS]", "[AVAILABLE_TOOLS]"),
+    *("<|python_tag|>", "<|im_start|>", "<|im_end|>"),
+)
+"""What chat templates put around turns, calls and results, where the vocabulary has no token of its own for it."""
+
+
+def opened(messages: Sequence[Message], text: str) -> list[Message]:
+    """The conversation with `text` at the beginning of its system message, or in one of its own."""
+    if messages and messages[0].role == "system":
+        first = msgspec.structs.replace(messages[0], text=f"{text}\n\n{messages[0].text}")
+        return [first, *messages[1:]]
+    return [Message("system", text), *messages]
 
 
 def with_system(messages: Sequence[Message], text: str) -> list[Message]:

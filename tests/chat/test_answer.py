@@ -5,6 +5,8 @@ from typing import Any
 import pytest
 
 from server.chat import Answer, Part
+from server.chat.answer import Marks
+from server.knowledge import Hit
 from server.models.engine import Delta, Event, TokenLogprob
 from server.models.reasoning import ReasoningSplitter
 from server.models.stop import StopScanner
@@ -75,3 +77,20 @@ def test_the_log_probabilities_of_what_a_stop_string_cut_are_not_sent() -> None:
     logprob = TokenLogprob("x", b"x", -1.0)
     found = answer.take([Delta("a", 1, logprobs=[logprob]), Delta("b", 1, logprobs=[logprob])])
     assert [len(part.logprobs) for part in found] == [1, 0]
+
+
+def hit(number: int) -> Hit:
+    return Hit(f"c{number}", "k", f"d{number}", f"{number}.md", "", "", "", f"text {number}", 0.5, {}, 0, 6, 2, {})
+
+
+@pytest.mark.parametrize("size", [1, 2, 5, 1000])
+def test_marks_are_found_where_an_answer_names_passages_by_number(size: int) -> None:
+    text = "High tide [2]. See [1, 2] and [9] or a[0], b[12, [1]."
+    marks = Marks([hit(0), hit(1)], sent=10)
+    found = [cited for at in range(0, len(text), size) for cited in marks.feed(text[at : at + size])]
+    assert [(text[each.start - 10 : each.end - 10], each.hit.filename) for each in found] == [
+        ("[2]", "1.md"),
+        ("[1, 2]", "0.md"),
+        ("[1, 2]", "1.md"),
+        ("[1]", "0.md"),
+    ]

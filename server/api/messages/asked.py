@@ -4,13 +4,14 @@ from typing import Any
 
 import msgspec
 
-from server.api.chat_asked import chat_card, require
+from server.api.attached import retrieval
+from server.api.chat_asked import chat_card, require, serving
 from server.api.messages.conversation import conversation
 from server.api.messages.wire import CountTokensRequest, MessagesOutputFormat, MessagesRequest, MessagesTool
 from server.chat import Asked
 from server.errors import InvalidValue
 from server.models.dialect import Tools
-from server.models.engine import Card, Grammar, Sampling
+from server.models.engine import Grammar, Sampling
 from server.models.tool_formats import ToolSpec
 from server.runtime import Target
 
@@ -50,23 +51,39 @@ def _thoughtless(asked: CountTokensRequest, template: str) -> list[str]:
     return names
 
 
-def asked_of(asked: CountTokensRequest, card: Card | None) -> Asked:
+def asked_of(asked: CountTokensRequest, target: Target) -> Asked:
     """What the turn is asked; of a request to count, all that its prompt is made of.
 
     Raises InvalidValue or UnsupportedParameter naming the field that is wrong.
     """
+    card = target.model.card
     messages, begun = conversation(asked, pictures=card is not None and "parts" in card.honours)
-    tools = _tools(asked)
+    knowledge = retrieval(None, asked.retrieval)
+    serves = serving(target, knowledge)
+    tools = _tools(asked, serves=serves)
     grammar = _grammar(asked)
     if begun and (grammar is not None or (tools is not None and tools.forced)):
         raise InvalidValue(
             "An answer that the last message begins cannot be held to a format or a call.", param="messages"
         )
     template = card.template if card and card.template else ""
-    prompt = Asked(messages, tools=tools, grammar=grammar, options=_options(asked, template), begun=begun)
+    prompt = Asked(
+        messages,
+        tools=tools,
+        grammar=grammar,
+        options=_options(asked, template),
+        begun=begun,
+        retrieval=knowledge,
+        only=_only(asked) if serves else None,
+        withhold=serves and _withholds(asked),
+    )
     if not isinstance(asked, MessagesRequest):
         return prompt
     given = {name: value for name in _SAMPLED if (value := getattr(asked, name)) is not None}
+    if target.assistant is not None:
+        defaults = dict(target.assistant.defaults.said())
+        defaults.pop("max_tokens", None)  # this wire's requests always say how long an answer may be
+        given = defaults | given
     return msgspec.structs.replace(
         prompt,
         max_tokens=asked.max_tokens,
@@ -126,18 +143,38 @@ def _own(tool: MessagesTool) -> bool:
     return tool.type in (None, "custom")
 
 
-def _tools(asked: CountTokensRequest) -> Tools | None:
+def _named(asked: CountTokensRequest) -> str | None:
+    """The tool that the choice names."""
+    return asked.tool_choice.name if asked.tool_choice is not None and asked.tool_choice.type == "tool" else None
+
+
+def _only(asked: CountTokensRequest) -> str | None:
+    """The tool that the choice names and the request does not bring, which then has to be the server's."""
+    name = _named(asked)
+    return None if any(tool.name == name for tool in asked.tools or () if _own(tool)) else name
+
+
+def _withholds(asked: CountTokensRequest) -> bool:
+    """Whether the choice leaves no room for the server's tools."""
+    none = asked.tool_choice is not None and asked.tool_choice.type == "none"
+    return none or (_named(asked) is not None and _only(asked) is None)
+
+
+def _tools(asked: CountTokensRequest, *, serves: bool) -> Tools | None:
+    """The client's functions. Where the server has some besides, there need not be any for one to be called."""
     specs = [_spec(tool, f"tools[{index}]") for index, tool in enumerate(asked.tools or ()) if _own(tool)]
     choice = asked.tool_choice
     many = choice is None or not choice.disable_parallel_tool_use
     if choice is None or choice.type == "auto":
-        return Tools(specs, many=many) if specs else None
+        return Tools(specs, many=many) if specs or (serves and not many) else None
     if choice.type == "none":
         return None
+    if serves and _only(asked) is not None:
+        return Tools([], forced=True, many=False)
     if choice.type == "tool":
         specs = [spec for spec in specs if spec.name == choice.name]
         many = False
-    if not specs:
+    if not specs and not serves:
         raise InvalidValue("`tool_choice` asks for a call of a function that `tools` has not.", param="tool_choice")
     return Tools(specs, forced=True, many=many)
 

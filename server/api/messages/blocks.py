@@ -6,7 +6,7 @@ from typing import Literal
 
 from msgspec import UNSET
 
-from server.api.chat_calls import arguments, fresh_id
+from server.api.chat_calls import arguments
 from server.api.messages.wire import (
     BlockDelta,
     BlockStart,
@@ -16,6 +16,8 @@ from server.api.messages.wire import (
     Content,
     Delta,
     InputJsonDelta,
+    McpToolResultBlock,
+    McpToolUseBlock,
     SignatureDelta,
     StopReason,
     TextBlock,
@@ -24,7 +26,7 @@ from server.api.messages.wire import (
     ThinkingDelta,
     ToolUseBlock,
 )
-from server.chat import Cited, Part
+from server.chat import Cited, Part, ToolBegun, ToolRun, fresh_id
 from server.models.tool_formats import CallArguments, CallStart
 
 Thoughts = Literal["shown", "omitted", "hidden"]
@@ -41,7 +43,9 @@ class Blocks:
     A citation is of a whole block, so a text block ends with the text that is cited.
     """
 
-    def __init__(self, thoughts: Thoughts) -> None:
+    def __init__(self, thoughts: Thoughts, *, runs: bool = False) -> None:
+        """`runs` says that calls of the server are shown as blocks."""
+        self._runs = runs
         self.stop_reason: StopReason | None = None
         self.stop_sequence: str | None = None
         self._thoughts = thoughts
@@ -60,6 +64,8 @@ class Blocks:
             self._cited = True
         for call in part.calls:
             yield from self._call(call)
+        for run in part.runs if self._runs else ():
+            yield from self._run(run)
         if part.finish_reason is not None:
             yield from self.end()
             self.stop_sequence = part.stop
@@ -96,12 +102,26 @@ class Blocks:
             yield from self._begin(TextBlock(""))
         yield self._delta(TextDelta(text))
 
+    def _run(self, run: ToolRun) -> Iterator[BlockEvent]:
+        """Whole at once: a client need join nothing."""
+        name = f"mcptoolu_{run.id}"
+        if isinstance(run, ToolBegun):
+            yield from self._begin(McpToolUseBlock(name, run.name, arguments(run.arguments)))
+        else:
+            yield from self._begin(McpToolResultBlock(name, run.error, [TextBlock(run.output)]))
+        yield from self.end()
+
     def _call(self, call: CallStart | CallArguments) -> Iterator[BlockEvent]:
         match call:
-            case CallStart(name=name):
-                yield from self._begin(ToolUseBlock(f"toolu_{fresh_id()}", name, {}))
+            case CallStart(name=name, id=given):
+                yield from self._begin(ToolUseBlock(_call_id(given), name, {}))
             case CallArguments(text=text):
                 yield self._delta(InputJsonDelta(text))
+
+
+def _call_id(given: str | None) -> str:
+    """With the prefix of Anthropic's, before what is unlike it only."""
+    return given if given is not None and given.startswith("toolu_") else f"toolu_{given or fresh_id()}"
 
 
 def _location(cited: Cited) -> CharLocation:
@@ -144,6 +164,8 @@ def _grown(begun: Content, text: str, told: list[Delta]) -> Content:
     match begun:
         case ThinkingBlock():
             return ThinkingBlock(text, "".join(each.signature for each in told if isinstance(each, SignatureDelta)))
+        case McpToolUseBlock() | McpToolResultBlock():
+            return begun
         case ToolUseBlock(id=call, name=name):
             return ToolUseBlock(call, name, arguments(text))
         case _:

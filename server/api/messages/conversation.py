@@ -14,7 +14,7 @@ from server.models.engine import Message, ToolCall
 _BILLING = re.compile(r"^x-anthropic-billing-header.*\n?", re.MULTILINE)
 """A line in which Claude Code tells its version and a new number every time: no prompt would begin as the last did."""
 
-_CALL_ID = re.compile(r"(?:toolu_)?([A-Za-z0-9]{9})")
+_CALL_ID = re.compile(r"(?:(?:mcp)?toolu_)?([A-Za-z0-9]{9})")
 _NOT_TEXT = ("image", "document", "search_result", "container_upload")
 
 
@@ -43,7 +43,7 @@ def _all(asked: CountTokensRequest, names: dict[str, str], pictures: bool) -> It
         where = f"messages[{index}].content"
         match turn.role:
             case "assistant":
-                yield _assistant(turn, where, names)
+                yield from _assistant(turn, where, names)
             case "user":
                 yield from _user(turn, where, names, pictures)
             case _:
@@ -73,13 +73,23 @@ def _part(text: str) -> dict[str, Any]:
 # ---- turns ----------------------------------------------------------------------------------------------------------
 
 
-def _assistant(turn: MessagesTurn, where: str, names: dict[str, str]) -> Message:
-    """`names` of the functions are filled in by the ids of their calls."""
+def _assistant(turn: MessagesTurn, where: str, names: dict[str, str]) -> Iterator[Message]:
+    """`names` of the functions are filled in by the ids of their calls.
+
+    What the server ran comes before what was said with it: a turn and its results.
+    """
     if isinstance(turn.content, str):
-        return Message("assistant", turn.content)
+        yield Message("assistant", turn.content)
+        return
     calls, thought, said = [], [], []
+    served: list[Message] = []
     for at, block in enumerate(turn.content):
         match block.type:
+            case "mcp_tool_use":
+                calls.append(_call(block, f"{where}[{at}]"))
+                names[calls[-1].id] = calls[-1].name
+            case "mcp_tool_result":
+                served.append(_result(block, f"{where}[{at}]", names))
             case "tool_use":
                 calls.append(_call(block, f"{where}[{at}]"))
                 names[calls[-1].id] = calls[-1].name
@@ -89,7 +99,13 @@ def _assistant(turn: MessagesTurn, where: str, names: dict[str, str]) -> Message
                 pass  # sealed by another server: no model but its own can read it
             case _:
                 said.append(_readable(block, f"{where}[{at}]"))
-    return Message("assistant", "".join(said), tool_calls=calls, reasoning="\n".join(filter(None, thought)) or None)
+    text, reasoning = "".join(said), "\n".join(filter(None, thought)) or None
+    run = {result.tool_call_id for result in served}
+    ended = bool(served) and all(call.id in run for call in calls)
+    yield Message("assistant", "" if ended else text, tool_calls=calls, reasoning=reasoning)
+    yield from served
+    if ended and text:
+        yield Message("assistant", text)
 
 
 def _user(turn: MessagesTurn, where: str, names: dict[str, str], pictures: bool) -> Iterator[Message]:

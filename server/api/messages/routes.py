@@ -32,8 +32,11 @@ from server.api.messages.wire import (
 from server.api.reply import Direct, Reply, json
 from server.api.request_state import id_of
 from server.api.turns import Count, Turn, added, admit
-from server.chat import Started
+from server.chat import Started, ToolDone
 from server.runtime import Runtime
+
+_BETA = "mcp-client"
+"""How the beta is named whose clients know blocks of calls that a server ran."""
 
 _encoder = msgspec.json.Encoder()
 
@@ -51,13 +54,14 @@ async def messages(request: Request[Any, Any, Any]) -> Direct:
     runtime: Runtime = request.app.state["runtime"]
     target = runtime.target(asked.model)
     no_effect = check(asked, target)
-    turn = chat.turn(runtime, target, asked_of(asked, target.model.card))
+    turn = chat.turn(runtime, target, asked_of(asked, target))
     headers = ignored(unknown + no_effect) | faults.request_id(request.scope)
-    answer = _Answer(asked)
+    answer = _Answer(asked, runs=_BETA in request.headers.get("anthropic-beta", ""))
     (started,) = await admit([turn])
     if asked.stream:
         return sse.EventStream(answer.events(turn, started), headers, _framing(id_of(request.scope)))
-    return json(await answer.whole(turn, started), headers=headers)
+    whole_ = await answer.whole(turn, started)
+    return json(whole_, headers=headers | ({"x-hearth-tools": ",".join(answer.called)} if answer.called else {}))
 
 
 @post(
@@ -73,7 +77,7 @@ async def count_tokens(request: Request[Any, Any, Any]) -> Reply:
     runtime: Runtime = request.app.state["runtime"]
     target = runtime.target(asked.model)
     headers = ignored(unknown + check(asked, target)) | faults.request_id(request.scope)
-    tokens = await chat.count(runtime, target, asked_of(asked, target.model.card))
+    tokens = await chat.count(runtime, target, asked_of(asked, target))
     return json(MessageTokensCount(tokens), headers=headers)
 
 
@@ -98,10 +102,12 @@ _PING = _event(Ping())
 class _Answer:
     """One answer under way."""
 
-    def __init__(self, asked: MessagesRequest) -> None:
+    def __init__(self, asked: MessagesRequest, *, runs: bool) -> None:
         self._id = f"msg_{token_hex(12)}"
         self._model = asked.model
-        self._blocks = Blocks(_thoughts(asked))
+        self._blocks = Blocks(_thoughts(asked), runs=runs)
+        self.called: list[str] = []
+        """The tools that the server has run, once the answer is whole."""
         self._count = Count()
 
     async def whole(self, turn: Turn, started: Started) -> Message:
@@ -110,6 +116,7 @@ class _Answer:
             async for step in turn:
                 parts += added(step)
         self._count.add(parts)
+        self.called = [run.name for part in parts for run in part.runs if isinstance(run, ToolDone)]
         message = self._message(started)
         message.content = whole(event for part in parts for event in self._blocks.feed(part))
         message.stop_reason = self._blocks.stop_reason

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
-from server.api.wire import Name, Probability
+from server.api.wire import AskedRetrieval, Name, Probability
 
 ANTHROPIC = "anthropic-version"
 """The header that all of Anthropic's clients send and no others."""
@@ -95,6 +95,7 @@ class CountTokensRequest(msgspec.Struct, kw_only=True):
     output_format: MessagesOutputFormat | None = None
     cache_control: dict[str, Any] | None = None
     """A hint: every prompt's beginning is kept, marked or not."""
+    retrieval: AskedRetrieval | None = None
 
 
 class MessagesRequest(CountTokensRequest, kw_only=True):
@@ -145,7 +146,24 @@ class ToolUseBlock(msgspec.Struct, tag="tool_use"):
     input: dict[str, Any]
 
 
-Content = TextBlock | ThinkingBlock | ToolUseBlock
+class McpToolUseBlock(msgspec.Struct, tag="mcp_tool_use"):
+    """A call that this server ran; for clients that say in `anthropic-beta` that they know such blocks."""
+
+    id: str
+    name: str
+    input: dict[str, Any]
+    server_name: Literal["hearth"] = "hearth"
+
+
+class McpToolResultBlock(msgspec.Struct, tag="mcp_tool_result"):
+    """What the call brought, or with `is_error` what went wrong."""
+
+    tool_use_id: str
+    is_error: bool
+    content: list[TextBlock]
+
+
+Content = TextBlock | ThinkingBlock | ToolUseBlock | McpToolUseBlock | McpToolResultBlock
 
 
 class MessagesTokensDetails(msgspec.Struct):

@@ -94,7 +94,7 @@ def _wanted(
     ignored += [f"options.{name}" for name in asked.options or {} if name not in OllamaOptions.__struct_fields__]
     if asked.keep_alive is not None:
         ignored.append("keep_alive")
-    wanted = asked_of(chat)
+    wanted = asked_of(chat, target)
     if options.num_predict is not None and options.num_predict >= 0:
         wanted = msgspec.structs.replace(wanted, max_tokens=options.num_predict)
     return Wanted(wanted, ignored, thinks)

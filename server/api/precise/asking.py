@@ -1,17 +1,37 @@
 """What several wires ask of a model in the same words: tools, the form of an answer, the choice of its tokens."""
 
-from server.api.precise.forms import NULL, OBJECT, SOME, TEXT, Schema, absent, array, enum, object_with, optional
+from server.api.precise.forms import NULL, OBJECT, SOME, TEXT, Schema, absent, array, enum, object_with, optional, ref
 
 FUNCTION = object_with({"name": SOME}, {"parameters": optional(OBJECT)})
 HAS_NAME = object_with({"name": TEXT})
-FOREIGN: Schema = {"not": {"enum": ["function"]}}
+FOREIGN: Schema = {"not": {"enum": ["function", "file_search"]}}
 """The type of a tool that is passed over, as clients offer those to every server."""
+
+HALF: Schema = {"type": "number", "minimum": 0, "maximum": 1}
+FILE_SEARCH: Schema = {"description": "At most one, and none beside `retrieval`."} | object_with(
+    {"type": enum("file_search"), "vector_store_ids": array(SOME)},
+    {
+        "max_num_results": optional({"type": "integer", "minimum": 1, "maximum": 50}),
+        "filters": optional(ref("DeclaredFilter")),
+        "ranking_options": optional(
+            object_with(
+                {},
+                {
+                    "ranker": optional(TEXT),
+                    "score_threshold": optional(HALF),
+                    "hybrid_search": optional(ref("HybridWeights")),
+                },
+            )
+        ),
+    },
+)
 
 TOOLS = optional(
     array(
         {
             "anyOf": [
                 object_with({"type": enum("function"), "function": FUNCTION}),
+                FILE_SEARCH,
                 {"type": "object", "properties": {"type": FOREIGN}},
             ]
         },
@@ -86,5 +106,6 @@ LACKING_GENERATION: dict[str, dict[str, Schema]] = {
     "min_tokens": {"min_tokens": absent(0)},
     "stop_token_ids": {"stop_token_ids": absent([])},
     "return_token_ids": {"return_token_ids": absent(False)},
+    "adapter": {"adapter": absent()},
 }
 """By the ability: what the fields of GENERATION are where no model has it."""

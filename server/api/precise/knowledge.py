@@ -1,6 +1,6 @@
 """Files, vector stores and searches: what a body has to be beyond the types of its fields."""
 
-from server.api.precise.forms import BOOL, NULL, Schema, array, enum, exactly_one, object_with, optional, ref
+from server.api.precise.forms import BOOL, NULL, Schema, absent, array, enum, exactly_one, object_with, optional, ref
 from server.knowledge import attributes
 from server.knowledge.filter import BUILT_IN, MAX_COMPARISONS, MAX_DEPTH, MAX_TEXT, MAX_VALUES
 
@@ -53,6 +53,7 @@ _KINDS: dict[str, Schema] = {
 
 FIELDS: dict[str, dict[str, Schema]] = {
     "RetrieveRequest": {"filters": optional(ref("DeclaredFilter")), "page": _PAGE},
+    "AskedRetrieval": {"filters": optional(ref("DeclaredFilter"))},
     "SearchStore": {"filters": optional(ref("OpenFilter")), "page": _PAGE},
     "PushDocument": {"text": {"type": "string", "pattern": "\\S"}},
     "AttachFile": {"attributes": optional(_ATTRIBUTES)},
@@ -61,6 +62,19 @@ FIELDS: dict[str, dict[str, Schema]] = {
 }
 
 RULES: dict[str, list[Schema]] = {
+    "AskedRetrieval": [
+        {
+            "anyOf": [
+                {"properties": {"when": enum("always", "auto")}},
+                {
+                    "properties": {
+                        "when": enum("never"),
+                        **{name: absent() for name in ("collections", "k", "filters", "ranking_options")},
+                    },
+                },
+            ]
+        }
+    ],
     "CreateBatch": [exactly_one("file_ids", "files")],
     "FileUpload": [
         {

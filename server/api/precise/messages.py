@@ -32,23 +32,29 @@ _READABLE: Schema = {
     ],
 }
 _READABLES: Schema = {"anyOf": [TEXT, array(ref("MessagesReadable"), least=0)]}
-_RESULT = {
-    "allOf": [ref("MessagesBlock")],
-    **_block(enum("tool_result"), {"tool_use_id": SOME}),
-}
-_RESULT["properties"]["content"] = {"anyOf": [*_READABLES["anyOf"], NULL]}
-_OWN_TYPES = ("tool_use", "thinking", "redacted_thinking")
+
+
+def _result(kind: str) -> Schema:
+    content = {"anyOf": [*_READABLES["anyOf"], NULL]}
+    return {
+        "allOf": [ref("MessagesBlock")],
+        **object_with({"type": enum(kind), "tool_use_id": SOME}, {"content": content}),
+    }
+
+
+_OWN_TYPES = ("tool_use", "thinking", "redacted_thinking", "mcp_tool_use", "mcp_tool_result")
 _SAID: Schema = {
     "anyOf": [
         {"allOf": [ref("MessagesReadable")], "properties": {"type": {"not": enum(*_OWN_TYPES)}}},
-        {"allOf": [ref("MessagesBlock")], **_block(enum("tool_use"), {"id": SOME, "name": SOME})},
+        {"allOf": [ref("MessagesBlock")], **_block(enum("tool_use", "mcp_tool_use"), {"id": SOME, "name": SOME})},
+        _result("mcp_tool_result"),
         {"allOf": [ref("MessagesBlock")], **_block(enum("thinking", "redacted_thinking"), {})},
     ]
 }
 _ASKED: Schema = {
     "anyOf": [
         {"allOf": [ref("MessagesReadable")], "properties": {"type": {"not": enum("tool_result")}}},
-        _RESULT,
+        _result("tool_result"),
     ]
 }
 

@@ -3,6 +3,7 @@
 from server.api.precise.asking import (
     BARE,
     CHOICES,
+    FILE_SEARCH,
     FOREIGN,
     GRAMMAR,
     HAS_FUNCTION,
@@ -20,6 +21,7 @@ _FLAT_TOOLS = optional(
         {
             "anyOf": [
                 object_with({"type": enum("function"), "name": SOME}, {"parameters": optional(OBJECT)}),
+                FILE_SEARCH,
                 object_with({"type": {"type": "string", **FOREIGN}}),
             ]
         },
@@ -44,7 +46,10 @@ _TEXT_FORMAT = optional(
     object_with({"type": enum("lark", "grammar"), "grammar": GRAMMAR}),
 )
 
-_KNOWN_ITEMS = ("message", "function_call", "function_call_output", "reasoning", "compaction", "item_reference")
+_KNOWN_ITEMS = (
+    *("message", "function_call", "function_call_output", "reasoning", "compaction", "item_reference"),
+    *("mcp_call", "file_search_call"),
+)
 _ID = {"id": optional(TEXT)}
 _PARTS = array(
     {
@@ -75,6 +80,11 @@ _ITEM: Schema = {
             {"type": enum("reasoning")},
             {"summary": _THOUGHTS, "content": _THOUGHTS, "encrypted_content": optional(TEXT), **_ID},
         ),
+        object_with(
+            {"type": enum("mcp_call"), "name": TEXT, "arguments": TEXT},
+            {"output": optional(TEXT), "error": optional(TEXT, OBJECT), **_ID},
+        ),
+        object_with({"type": enum("file_search_call")}, _ID),
         object_with({"type": enum("compaction"), "encrypted_content": {"type": "string", "format": "compaction"}}, _ID),
         object_with({"type": enum("item_reference"), "id": {"type": "string", "format": "item-id"}}),
         object_with({"type": {"type": "string", "minLength": 1, "not": enum(*_KNOWN_ITEMS)}}),

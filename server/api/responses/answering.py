@@ -14,12 +14,13 @@ import msgspec
 from server import chat
 from server.api.responses.asked import Wanted, named_here, wanted
 from server.api.responses.events import ResponseEvent
-from server.api.responses.items import Input, Json, Spoken, files_of, read, spoken
+from server.api.responses.items import Input, Json, Spoken, files_of, fresh, read, spoken
 from server.api.responses.kept import Kept
 from server.api.responses.parts import attached
 from server.api.responses.wire import (
     AskedReasoning,
     CreateResponse,
+    FileSearchItem,
     InputTokensDetails,
     OutputTokensDetails,
     ReasoningConfig,
@@ -27,7 +28,7 @@ from server.api.responses.wire import (
     ResponseUsage,
     TextConfig,
 )
-from server.api.responses.writing import Writer
+from server.api.responses.writing import Writer, searched
 from server.api.turns import Count, Turn, added, admit
 from server.chat import Asked, Started
 from server.errors import ContextLengthExceeded, HearthError, InvalidValue
@@ -118,11 +119,24 @@ async def begin(
         said.earlier,
         said.items,
         [*asks.no_effect, *said.passed_over],
-        Writer(response, summary=asks.summary, seal=asks.sealed, silent=silent),
+        Writer(
+            response,
+            summary=asks.summary,
+            seal=asks.sealed,
+            silent=silent,
+            results=asks.results,
+            search=_search(asks, started) if asks.searches else None,
+        ),
         turn,
         started,
         kept if response.store else None,
     )
+
+
+def _search(asks: Wanted, started: Started) -> FileSearchItem:
+    """The search that the client's tool asked for, which came before the answer."""
+    item = FileSearchItem(fresh("file_search_call"), list(filter(None, [asks.question])), "in_progress")
+    return searched(item, started.hits, failed=False, results=asks.results)
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,8 @@ from typing import Any
 
 import msgspec
 
-from server.api.chat_asked import asked_of, check
+from server.api.attached import is_search
+from server.api.chat_asked import asked_of, check, serving
 from server.api.responses.items import Spoken
 from server.api.responses.wire import CreateResponse
 from server.api.wire import ChatRequest
@@ -21,6 +22,7 @@ _SAME = (
     *("seed", "chat_template_kwargs", "parallel_tool_calls", "user"),
 )
 _LOGPROBS, _SEALED = "message.output_text.logprobs", "reasoning.encrypted_content"
+_RESULTS = "file_search_call.results"
 _UNHEARD = ("max_tool_calls", "prompt_cache_key", "safety_identifier")
 
 # Fields of a chat request, and what this wire calls them; the longest come first.
@@ -47,6 +49,11 @@ class Wanted:
     tools: list[dict[str, Any]]
     summary: bool
     sealed: bool
+    results: bool = False
+    """Whether searches show what they found."""
+    searches: bool = False
+    """Whether the client's tool searches before the answer, for `question`."""
+    question: str = ""
 
 
 def wanted(request: CreateResponse, target: Target, spoken: Spoken) -> Wanted:
@@ -56,15 +63,27 @@ def wanted(request: CreateResponse, target: Target, spoken: Spoken) -> Wanted:
     with named_here():
         chat = _chat(request)
         no_effect = [_here(name) for name in check(chat, target)]
-        asked = msgspec.structs.replace(asked_of(chat), messages=spoken.messages)
-    functions = [tool for tool in tools if tool.get("type") == "function"]
+        asked = msgspec.structs.replace(asked_of(chat, target), messages=spoken.messages)
+    asked = msgspec.structs.replace(asked, max_calls=request.max_tool_calls)
+    shown = [_full(tool) for tool in tools if tool.get("type") == "function" or is_search(tool)]
+    unheard = _unheard(request)
+    if serving(target, asked.retrieval) and "max_tool_calls" in unheard:
+        unheard.remove("max_tool_calls")
     return Wanted(
         asked,
-        list(dict.fromkeys([*no_effect, *_unheard(request)])),
-        [{"description": None, "parameters": None, "strict": None, **tool} for tool in functions],
+        list(dict.fromkeys([*no_effect, *unheard])),
+        shown,
         summary=request.reasoning is not None and request.reasoning.summary is not None,
         sealed=_SEALED in (request.include or ()),
+        results=_RESULTS in (request.include or ()),
+        searches=any(map(is_search, tools)),
+        question=next((each.text for each in reversed(spoken.messages) if each.role == "user"), "").strip(),
     )
+
+
+def _full(tool: dict[str, Any]) -> dict[str, Any]:
+    """A tool as the answer repeats it."""
+    return tool if is_search(tool) else {"description": None, "parameters": None, "strict": None, **tool}
 
 
 @contextmanager
@@ -104,7 +123,7 @@ def _refuse(request: CreateResponse) -> None:
 def _unheard(request: CreateResponse) -> list[str]:
     """Fields that are understood and change nothing."""
     names = [name for name in _UNHEARD if getattr(request, name) is not None]
-    if set(request.include or ()) - {_LOGPROBS, _SEALED}:
+    if set(request.include or ()) - {_LOGPROBS, _SEALED, _RESULTS}:
         names.append("include")
     if request.text and request.text.verbosity is not None:
         names.append("text.verbosity")
@@ -129,7 +148,8 @@ def _chat(request: CreateResponse) -> ChatRequest:
         reasoning_effort=request.reasoning.effort if request.reasoning else None,
         response_format=_format(request.text.format if request.text else None),
         tools=[_tool(tool, index) for index, tool in enumerate(request.tools or ())] or None,
-        tool_choice=_choice(request.tool_choice),
+        tool_choice=_choice(request.tool_choice, request.tools),
+        retrieval=request.retrieval,
         **{name: getattr(request, name) for name in _SAME},
     )
 
@@ -153,7 +173,7 @@ def _tool(tool: dict[str, Any], index: int) -> dict[str, Any]:
             raise InvalidValue(f"A tool needs a `type`: `tools[{index}]`.", param=f"tools[{index}].type")
 
 
-def _choice(choice: str | dict[str, Any] | None) -> str | dict[str, Any] | None:
+def _choice(choice: str | dict[str, Any] | None, tools: list[dict[str, Any]] | None) -> str | dict[str, Any] | None:
     match choice:
         case {"type": "function", "name": str(name)}:
             return {"type": "function", "function": {"name": name}}
@@ -167,6 +187,8 @@ def _choice(choice: str | dict[str, Any] | None) -> str | dict[str, Any] | None:
                 '{"type": "allowed_tools", "tools": [...]}.',
                 param="tool_choice",
             )
+        case {"type": "file_search"} if any(map(is_search, tools or ())):
+            return "auto"  # a client's search comes before every answer
         case {"type": str(kind)}:
             raise UnsupportedParameter(f"There is no tool of type `{kind[:60]}` here to choose.", param="tool_choice")
         case _:

@@ -5,7 +5,9 @@ from typing import Any
 import msgspec
 
 from server.api.responses.wire import (
+    FileSearchItem,
     FunctionCallItem,
+    McpCallItem,
     OutputMessage,
     OutputText,
     ReasoningItem,
@@ -15,7 +17,7 @@ from server.api.responses.wire import (
 )
 from server.api.wire import Annotation, TokenLogprob
 
-Item = OutputMessage | FunctionCallItem | ReasoningItem
+Item = OutputMessage | FunctionCallItem | ReasoningItem | McpCallItem | FileSearchItem
 ContentPart = OutputText | ReasoningText
 
 
@@ -166,6 +168,35 @@ class SummaryTextDone(ResponseEvent, frozen=True, tag="response.reasoning_summar
     text: str
 
 
+class OfItem(ResponseEvent, frozen=True):
+    """How an item that the server works on goes on."""
+
+    item_id: str
+    output_index: int
+
+
+class McpCallInProgress(OfItem, frozen=True, tag="response.mcp_call.in_progress"): ...
+
+
+class McpCallArgumentsDone(OfItem, frozen=True, tag="response.mcp_call_arguments.done"):
+    arguments: str
+
+
+class McpCallCompleted(OfItem, frozen=True, tag="response.mcp_call.completed"): ...
+
+
+class McpCallFailed(OfItem, frozen=True, tag="response.mcp_call.failed"): ...
+
+
+class FileSearchInProgress(OfItem, frozen=True, tag="response.file_search_call.in_progress"): ...
+
+
+class FileSearchSearching(OfItem, frozen=True, tag="response.file_search_call.searching"): ...
+
+
+class FileSearchCompleted(OfItem, frozen=True, tag="response.file_search_call.completed"): ...
+
+
 StreamedEvent = (
     ResponseCreated
     | ResponseInProgress
@@ -183,6 +214,13 @@ StreamedEvent = (
     | SummaryTextDelta
     | SummaryTextDone
     | SummaryPartDone
+    | McpCallInProgress
+    | McpCallArgumentsDone
+    | McpCallCompleted
+    | McpCallFailed
+    | FileSearchInProgress
+    | FileSearchSearching
+    | FileSearchCompleted
     | OutputItemDone
     | ResponseCompleted
     | ResponseIncomplete

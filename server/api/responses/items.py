@@ -8,6 +8,7 @@ import binascii
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from hashlib import sha256
 from secrets import token_hex
 from typing import Any, Literal
 
@@ -26,6 +27,8 @@ _PREFIXES = {
     "function_call_output": "fco",
     "reasoning": "rs",
     "compaction": "cmp",
+    "mcp_call": "mcp",
+    "file_search_call": "fs",
 }
 _SEALED = "hearth1."
 _LONGEST_SEALED = 10 * 2**20
@@ -65,7 +68,23 @@ class _Compaction(msgspec.Struct, tag_field="type", tag="compaction"):
     id: str | None = None
 
 
-_Item = _Message | _FunctionCall | _FunctionCallOutput | _Reasoning | _Compaction
+class _McpCall(msgspec.Struct, tag_field="type", tag="mcp_call"):
+    """A call that a server ran, with what it brought."""
+
+    name: str
+    arguments: str
+    output: str | None = None
+    error: str | dict[str, Any] | None = None
+    id: str | None = None
+
+
+class _FileSearchCall(msgspec.Struct, tag_field="type", tag="file_search_call"):
+    """Tells the model nothing: what was found then stood beside the conversation, and is searched for anew."""
+
+    id: str | None = None
+
+
+_Item = _Message | _FunctionCall | _FunctionCallOutput | _Reasoning | _Compaction | _McpCall | _FileSearchCall
 
 
 def fresh(kind: str) -> str:
@@ -213,6 +232,7 @@ class _Turns:
         self._texts: list[str] = []
         self._thoughts: list[str] = []
         self._called: list[ToolCall] = []
+        self._served: list[Message] = []
         self._origin = ""
 
     def add(self, item: _Item, where: str) -> None:
@@ -221,6 +241,8 @@ class _Turns:
                 if self._called:
                     self.close()
                 self._texts.append(_text(item.content))
+            case _McpCall():
+                self._mcp_call(item)
             case _Message():
                 self.close()
                 self._say("user" if item.role == "user" else "system", item, where)
@@ -247,6 +269,14 @@ class _Turns:
             before[0] = Message("system", f"{before[0].text}\n\n{message.text}")
         else:
             self.spoken.add(message, f"{where}.content")
+
+    def _mcp_call(self, item: _McpCall) -> None:
+        """A call that has its result with it: of one turn with the client's calls that follow."""
+        call = sha256((item.id or item.arguments).encode("utf-8", "surrogatepass")).hexdigest()[:9]
+        self._called.append(ToolCall(call, item.name, item.arguments))
+        error = item.error if isinstance(item.error, str) else msgspec.json.encode(item.error).decode()
+        text = f"Error: {error}" if item.error is not None else item.output or ""
+        self._served.append(Message("tool", text, item.name, tool_call_id=call))
 
     def _output(self, item: _FunctionCallOutput, where: str) -> None:
         name = self._calls.get(item.call_id)
@@ -275,7 +305,9 @@ class _Turns:
             text = "\n\n".join(self._texts)
             turn = Message("assistant", text, tool_calls=self._called, reasoning=reasoning)
             self.spoken.add(turn, self._origin)
-        self._texts, self._thoughts, self._called = [], [], []
+        for result in self._served:
+            self.spoken.add(result, self._origin)
+        self._texts, self._thoughts, self._called, self._served = [], [], [], []
 
 
 _BEFORE = "A summary of this conversation so far, made to keep it short:\n\n"

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
-from server.api.wire import Annotation, Name, Penalty, Positive, Probability, TokenLogprob
+from server.api.wire import Annotation, AskedRetrieval, Name, Penalty, Positive, Probability, TokenLogprob
 
 Metadata = Annotated[
     dict[Annotated[str, Meta(max_length=64)], Annotated[str, Meta(max_length=512)]], Meta(max_length=16)
@@ -80,6 +80,7 @@ class CreateResponse(msgspec.Struct):
     user: str | None = None
     safety_identifier: str | None = None
     prompt_cache_key: str | None = None
+    retrieval: AskedRetrieval | None = None
 
 
 class Compact(msgspec.Struct):
@@ -118,6 +119,41 @@ class FunctionCallItem(msgspec.Struct, tag_field="type", tag="function_call"):
     status: ItemStatus
 
 
+class McpCallItem(msgspec.Struct, tag_field="type", tag="mcp_call"):
+    """A call that this server ran, in OpenAI's form of one that a server runs: `server_label` is "hearth".
+
+    `output` is what it brought; where it went wrong, `error` says what.
+    """
+
+    id: str
+    name: str
+    arguments: str
+    status: Literal["in_progress", "completed", "failed"]
+    output: str | None = None
+    error: str | None = None
+    server_label: Literal["hearth"] = "hearth"
+    approval_request_id: None = None
+
+
+class SearchedPassage(msgspec.Struct):
+    """A passage that was found, its `score` from 0 to 1."""
+
+    file_id: str
+    filename: str
+    score: float
+    text: str
+    attributes: dict[str, str | int | float | bool]
+
+
+class FileSearchItem(msgspec.Struct, tag_field="type", tag="file_search_call"):
+    """A search of collections; `results` where `include` has file_search_call.results."""
+
+    id: str
+    queries: list[str]
+    status: Literal["in_progress", "searching", "completed", "failed"]
+    results: list[SearchedPassage] | None = None
+
+
 class ReasoningText(msgspec.Struct, tag_field="type", tag="reasoning_text"):
     text: str
 
@@ -143,7 +179,7 @@ class CompactionItem(msgspec.Struct, tag_field="type", tag="compaction"):
     encrypted_content: str
 
 
-OutputItem = OutputMessage | FunctionCallItem | ReasoningItem
+OutputItem = OutputMessage | FunctionCallItem | ReasoningItem | McpCallItem | FileSearchItem
 
 
 # ---- answers --------------------------------------------------------------------------------------------------------
@@ -213,7 +249,7 @@ class Response(msgspec.Struct, frozen=True):
     user: str | None
     safety_identifier: str | None
     prompt_cache_key: str | None
-    output: list[OutputMessage | FunctionCallItem | ReasoningItem] = []
+    output: list[OutputMessage | FunctionCallItem | ReasoningItem | McpCallItem | FileSearchItem] = []
     completed_at: int | None = None
     error: ResponseFault | None = None
     incomplete_details: IncompleteDetails | None = None

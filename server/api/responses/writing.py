@@ -11,14 +11,16 @@ from typing import Protocol
 import msgspec
 
 from server.api.chat import annotation, token_logprob
-from server.api.chat_calls import fresh_id
+from server.api.chat_calls import arguments as arguments_of
 from server.api.responses import events
 from server.api.responses.events import ResponseEvent
 from server.api.responses.items import fresh, sealed
 from server.api.responses.wire import (
+    FileSearchItem,
     FunctionCallItem,
     IncompleteDetails,
     ItemStatus,
+    McpCallItem,
     OutputItem,
     OutputMessage,
     OutputText,
@@ -27,13 +29,18 @@ from server.api.responses.wire import (
     Response,
     ResponseFault,
     ResponseUsage,
+    SearchedPassage,
     SummaryText,
 )
 from server.api.wire import Annotation, TokenLogprob
-from server.chat import Cited, Part
+from server.chat import FILE_SEARCH, Cited, Part, ToolBegun, ToolDone, ToolRun, fresh_id
 from server.errors import HearthError
+from server.knowledge import Hit
 from server.models.engine import TokenLogprob as Scored
 from server.models.tool_formats import CallArguments, CallStart
+
+_SPOKEN = (OutputMessage, FunctionCallItem, ReasoningItem)
+"""What a model says; an answer has one of these."""
 
 
 class _Open(Protocol):
@@ -45,8 +52,10 @@ class _Open(Protocol):
 
 
 class _Message:
-    def __init__(self, index: int, number: "count[int]") -> None:
+    def __init__(self, index: int, number: "count[int]", begins: int) -> None:
+        """`begins` is how many characters the answer had before."""
         self._id = fresh("message")
+        self._begins = begins
         self._index = index
         self._number = number
         self._texts: list[str] = []
@@ -69,7 +78,13 @@ class _Message:
             added.append(events.OutputTextDelta(next(self._number), self._id, self._index, 0, text, scored))
         for cited in citations:
             # Where it is to be shown: after the last character that is quoted.
-            shown = msgspec.structs.replace(annotation(cited), index=cited.end)
+            told = annotation(cited)
+            shown = msgspec.structs.replace(
+                told,
+                index=cited.end - self._begins,
+                start_index=cited.start - self._begins,
+                end_index=cited.end - self._begins,
+            )
             place = len(self._annotations)
             self._annotations.append(shown)
             added.append(events.AnnotationAdded(next(self._number), self._id, self._index, 0, place, shown))
@@ -85,8 +100,9 @@ class _Message:
 
 
 class _Call:
-    def __init__(self, index: int, number: "count[int]", name: str) -> None:
-        self._item = FunctionCallItem(fresh("function_call"), fresh_id(), name, "", "in_progress")
+    def __init__(self, index: int, number: "count[int]", start: CallStart) -> None:
+        call = start.id or fresh_id()
+        self._item = FunctionCallItem(fresh("function_call"), call, start.name, "", "in_progress")
         self._index = index
         self._number = number
         self._arguments: list[str] = []
@@ -151,15 +167,84 @@ class _Reasoning:
         return item
 
 
+class _Run:
+    """A call of the server, from when it begins until it is done; several may be open at once."""
+
+    def __init__(self, index: int, number: "count[int]", begun: ToolBegun, *, results: bool) -> None:
+        self.index = index
+        self._number = number
+        self._results = results
+        self.item: McpCallItem | FileSearchItem
+        if begun.name == FILE_SEARCH:
+            self.item = FileSearchItem(fresh("file_search_call"), queries_of(begun.arguments), "in_progress")
+        else:
+            self.item = McpCallItem(fresh("mcp_call"), begun.name, begun.arguments, "in_progress")
+
+    def open(self) -> list[ResponseEvent]:
+        added = events.OutputItemAdded(next(self._number), self.index, self.item)
+        place = (self.item.id, self.index)
+        if isinstance(self.item, FileSearchItem):
+            return [
+                added,
+                events.FileSearchInProgress(next(self._number), *place),
+                events.FileSearchSearching(next(self._number), *place),
+            ]
+        return [
+            added,
+            events.McpCallInProgress(next(self._number), *place),
+            events.McpCallArgumentsDone(next(self._number), *place, self.item.arguments),
+        ]
+
+    def close(self, done: ToolDone) -> list[ResponseEvent]:
+        place = (self.item.id, self.index)
+        if isinstance(self.item, FileSearchItem):
+            self.item = searched(self.item, done.hits or (), failed=done.error, results=self._results)
+            closing: ResponseEvent = events.FileSearchCompleted(next(self._number), *place)
+        elif done.error:
+            self.item = msgspec.structs.replace(self.item, status="failed", error=done.output)
+            closing = events.McpCallFailed(next(self._number), *place)
+        else:
+            self.item = msgspec.structs.replace(self.item, status="completed", output=done.output)
+            closing = events.McpCallCompleted(next(self._number), *place)
+        return [closing, events.OutputItemDone(next(self._number), self.index, self.item)]
+
+
+def queries_of(arguments: str) -> list[str]:
+    query = arguments_of(arguments).get("query")
+    return [query] if isinstance(query, str) else []
+
+
+def searched(item: FileSearchItem, hits: Sequence[Hit], *, failed: bool, results: bool) -> FileSearchItem:
+    """The finished search; `results` says that the client wants to see what was found."""
+    found = [
+        SearchedPassage(hit.document_id, hit.filename, round(hit.score, 6), hit.text, dict(hit.attributes))
+        for hit in hits
+    ]
+    return msgspec.structs.replace(item, status="failed" if failed else "completed", results=found if results else None)
+
+
 class Writer:
     """Turns the parts of one answer into events and items. `begin` first, `add` as often as needed, `end` or `fail`.
 
     `summary` says that reasoning comes as its summary, `seal` that it comes sealed besides, `silent` that the model is
-    not to say anything.
+    not to say anything, `results` that searches show what they found. `search` is the one that came before the answer.
     """
 
-    def __init__(self, response: Response, *, summary: bool = False, seal: bool = False, silent: bool = False) -> None:
+    def __init__(
+        self,
+        response: Response,
+        *,
+        summary: bool = False,
+        seal: bool = False,
+        silent: bool = False,
+        results: bool = False,
+        search: FileSearchItem | None = None,
+    ) -> None:
         self.response = response
+        self._results = results
+        self._search = search
+        self._said = 0
+        self._runs: dict[int, _Run] = {}
         self._silent = silent
         self._summary = summary
         self._seal = seal
@@ -169,9 +254,23 @@ class Writer:
         self._reason: str | None = None
 
     def begin(self) -> list[ResponseEvent]:
-        return [
+        begun: list[ResponseEvent] = [
             events.ResponseCreated(next(self._number), self.response),
             events.ResponseInProgress(next(self._number), self.response),
+        ]
+        return begun if self._search is None else begun + self._searched(self._search)
+
+    def _searched(self, item: FileSearchItem) -> list[ResponseEvent]:
+        """The search that came before the answer, told from its beginning to its end."""
+        place = (item.id, len(self._output))
+        self._output.append(item)
+        open_ = msgspec.structs.replace(item, status="in_progress", results=None)
+        return [
+            events.OutputItemAdded(next(self._number), place[1], open_),
+            events.FileSearchInProgress(next(self._number), *place),
+            events.FileSearchSearching(next(self._number), *place),
+            events.FileSearchCompleted(next(self._number), *place),
+            events.OutputItemDone(next(self._number), place[1], item),
         ]
 
     def add(self, parts: Sequence[Part]) -> list[ResponseEvent]:
@@ -183,7 +282,7 @@ class Writer:
         short = self._reason == "length" and not self._silent
         status: ItemStatus = "incomplete" if short else "completed"
         last = self._close(status)
-        if not self._output and not self._silent:
+        if not self._silent and not any(isinstance(each, _SPOKEN) for each in self._output):
             last += self._message(Part("", 0)) + self._close(status)
         self.response = msgspec.structs.replace(
             self.response,
@@ -216,16 +315,30 @@ class Writer:
             added += self._message(part)
         for piece in part.calls:
             added += self._call(piece)
+        for run in part.runs:
+            added += self._run(run)
         if part.finish_reason is not None:
             self._reason = part.finish_reason
         return added
+
+    def _run(self, run: ToolRun) -> list[ResponseEvent]:
+        if isinstance(run, ToolDone):
+            open_ = self._runs.pop(run.index)
+            closed = open_.close(run)
+            self._output[open_.index] = open_.item
+            return closed
+        added = self._close("completed")
+        begun = self._runs[run.index] = _Run(len(self._output), self._number, run, results=self._results)
+        self._output.append(begun.item)
+        return added + begun.open()
 
     def _message(self, part: Part) -> list[ResponseEvent]:
         opened: list[ResponseEvent] = []
         if not isinstance(message := self._open, _Message):
             opened = self._close("completed")
-            message = self._open = _Message(len(self._output), self._number)
+            message = self._open = _Message(len(self._output), self._number, self._said)
             opened += message.open()
+        self._said += len(part.text)
         return opened + message.add(part.text, part.logprobs, part.citations)
 
     def _reasoning(self, text: str) -> list[ResponseEvent]:
@@ -240,7 +353,7 @@ class Writer:
     def _call(self, piece: CallStart | CallArguments) -> list[ResponseEvent]:
         if isinstance(piece, CallStart):
             closed = self._close("completed")
-            call = self._open = _Call(len(self._output), self._number, piece.name)
+            call = self._open = _Call(len(self._output), self._number, piece)
             return closed + call.open()
         return self._open.add(piece.text) if isinstance(self._open, _Call) else []
 

@@ -8,8 +8,12 @@ import msgspec
 from server.models.dialect import Tools
 from server.models.engine import Grammar, Message, Sampling
 
-_OURS = frozenset(["model", "messages", "prompt", "n", "best_of", "echo", "stream", "stream_options", "local_only"])
+_OURS = frozenset(
+    ["model", "messages", "prompt", "n", "best_of", "echo", "stream", "stream_options", "local_only", "retrieval"]
+)
 """Fields that are set here, whatever the client sent: each choice is a request of its own, and always streamed."""
+
+_REWRITTEN = ("messages", "tools", "tool_choice", "parallel_tool_calls", "max_tokens", "max_completion_tokens")
 
 _QUIET = ("none", "minimal")
 """Values of reasoning_effort from which a wire makes the template's variable enable_thinking: false."""
@@ -19,7 +23,9 @@ class Forwarded(msgspec.Struct, frozen=True):
     """One answer that is asked of another server: `messages`, or a bare `prompt`, a text or that server's token ids.
 
     `sent` is the client's own request, where it spoke the same wire as the server does: its fields travel as they are,
-    those this server does not know too. `grounds`, where given, is what the system message ends with.
+    those this server does not know too, but for those that are `rewritten` here, because tools of this server are run:
+    messages, tools and length. `grounds`, where given, is what the system message ends with, `system` what it begins
+    with. `defaults` hold where `sent` says nothing.
     """
 
     messages: Sequence[Message] = ()
@@ -32,6 +38,9 @@ class Forwarded(msgspec.Struct, frozen=True):
     options: Mapping[str, Any] = {}
     sent: Mapping[str, msgspec.Raw] | None = None
     grounds: str | None = None
+    system: str = ""
+    defaults: Mapping[str, Any] = {}
+    rewritten: bool = False
 
 
 def body(asked: Forwarded, model: str) -> dict[str, Any]:
@@ -43,17 +52,50 @@ def body(asked: Forwarded, model: str) -> dict[str, Any]:
 
 def _passed(asked: Forwarded, sent: Mapping[str, msgspec.Raw]) -> dict[str, Any]:
     told: dict[str, Any] = {name: value for name, value in sent.items() if name not in _OURS}
+    if (tools := told.get("tools")) is not None and b"file_search" in bytes(tools):
+        kept = [tool for tool in msgspec.json.decode(tools) if tool.get("type") != "file_search"]
+        told = {name: value for name, value in told.items() if name != "tools"} | ({"tools": kept} if kept else {})
     if asked.sampling.seed is not None:  # each choice of a request has its own
         told["seed"] = asked.sampling.seed
     if asked.prompt is not None:
         told["prompt"] = asked.prompt
         if asked.sampling.top_logprobs is not None:  # the best of several answers is told by them
             told["logprobs"] = asked.sampling.top_logprobs
-    elif asked.grounds is None:
+    elif asked.rewritten:
+        told = {name: value for name, value in told.items() if name not in _REWRITTEN}
+        told["messages"] = _surrounded(asked, [_message(message) for message in asked.messages])
+        told |= _tools(asked.tools) if asked.tools is not None else {}
+        told |= {"max_tokens": asked.max_tokens} if asked.max_tokens is not None else {}
+    elif asked.grounds is None and not asked.system:
         told["messages"] = sent["messages"]
     else:
-        told["messages"] = _grounded(msgspec.json.decode(sent["messages"]), asked.grounds)
-    return told
+        told["messages"] = _surrounded(asked, msgspec.json.decode(sent["messages"]))
+    return _unsaid(asked.defaults, told) | told
+
+
+def _unsaid(defaults: Mapping[str, Any], told: Mapping[str, Any]) -> dict[str, Any]:
+    lengths = ("max_tokens", "max_completion_tokens")
+    said = {*told, *(lengths if any(name in told for name in lengths) else ())}
+    return {name: value for name, value in defaults.items() if name not in said}
+
+
+def _surrounded(asked: Forwarded, messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The messages with what the system message begins and ends with."""
+    if asked.system:
+        messages = _opened(messages, asked.system)
+    return messages if asked.grounds is None else _grounded(messages, asked.grounds)
+
+
+def _opened(messages: list[dict[str, Any]], system: str) -> list[dict[str, Any]]:
+    """As `dialect.opened`, for messages as a client wrote them."""
+    if not messages or messages[0].get("role") not in ("system", "developer"):
+        return [{"role": "system", "content": system}, *messages]
+    said = messages[0].get("content")
+    if isinstance(said, list):
+        content: str | list[Any] = [{"type": "text", "text": system}, *said]
+    else:
+        content = f"{system}\n\n{said}" if said else system
+    return [{**messages[0], "content": content}, *messages[1:]]
 
 
 def _grounded(messages: list[dict[str, Any]], grounds: str) -> list[dict[str, Any]]:
@@ -78,8 +120,7 @@ def _made(asked: Forwarded) -> dict[str, Any]:
         told["response_format"] = _format(asked.grammar)
     if asked.prompt is not None:
         return told | {"prompt": asked.prompt}
-    messages = [_message(message) for message in asked.messages]
-    told["messages"] = messages if asked.grounds is None else _grounded(messages, asked.grounds)
+    told["messages"] = _surrounded(asked, [_message(message) for message in asked.messages])
     if asked.tools is not None:
         told |= _tools(asked.tools)
     return told | _options(asked.options)

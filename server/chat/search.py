@@ -1,15 +1,16 @@
-"""One search over several collections with several queries: what `/v1/retrieve` and vector stores have in common."""
+"""One search over several collections with several queries, the same for turns, `/v1/retrieve` and vector stores."""
 
 import asyncio
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import reduce
 from itertools import accumulate
 
 import msgspec
 
 from server.errors import InvalidValue
-from server.knowledge import Collection, Filter, Found, Hit
+from server.knowledge import Collection, Filter, Found, Hit, TierName
 from server.knowledge.fuse import Scale, fused
 from server.runtime import Mode, Runtime
 
@@ -24,6 +25,7 @@ _GROUPED = 200
 class Search:
     """What is asked. `k` counts chunks, or files where they are gathered; `page` continues an earlier answer.
 
+    `tiers` are those that are searched; None leaves it to how good the local answer is.
     `as_of` holds the earlier version of each collection that is to be searched in one. `ranker` and `depth` are as in
     `Runtime.search`, and with `neighbours` each chunk is widened by that many before and after it.
     """
@@ -39,6 +41,7 @@ class Search:
     max_tokens: int | None = None
     page: str | None = None
     as_of: Mapping[str, int] = field(default_factory=dict)
+    tiers: Sequence[TierName] | None = None
     ranker: str | None = None
     depth: int | None = None
     neighbours: int = 0
@@ -88,6 +91,8 @@ async def search(runtime: Runtime, asked: Search) -> Results:
     hits = _nearest(_comparable(asked, found), asked.threshold)
     groups = _by_file(hits) if asked.by_file else [[hit] for hit in hits]
     shown = _fitting(await _widened(asked, groups[first : first + asked.k]), asked.max_tokens)
+    for collection in asked.collections:
+        collection.read([hit for group in shown for hit in group if hit.collection == collection.name])
     more = bool(shown) and len(groups) > first + len(shown)
     return Results(shown, f"page_{first + len(shown)}" if more else None, found)
 
@@ -101,6 +106,7 @@ async def _one(runtime: Runtime, asked: Search, collection: Collection, query: s
         filters=asked.filters,
         weights=asked.weights,
         as_of=asked.as_of.get(collection.name),
+        tiers=asked.tiers,
         ranker=asked.ranker,
         # The same for every page, so that pages are parts of one order.
         depth=max(asked.depth or collection.spec.search.rerank_depth, asked.k),
@@ -142,8 +148,8 @@ def _comparable(asked: Search, found: Sequence[Found]) -> list[Hit]:
 
 def _fused(found: Sequence[Found]) -> list[Hit]:
     """One query's hits in all collections."""
-    best = max((each.scale for each in found), key=lambda scale: scale.best)
-    return [hit for each in found for hit in _measured(each, each.scale.beside(best))]
+    all_of_them = reduce(Scale.beside, (each.scale for each in found))
+    return [hit for each in found for hit in _measured(each, each.scale.beside(all_of_them))]
 
 
 def _measured(found: Found, scale: Scale) -> list[Hit]:
