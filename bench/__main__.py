@@ -1,6 +1,7 @@
 """`python -m bench NAME`: runs one bench; exits with 1 where a bar falls short and with 2 where it could not run."""
 
 import sys
+from pathlib import Path
 
 import click
 
@@ -27,11 +28,14 @@ def gateway(quick: bool) -> None:
 @main.command()
 @_data
 @click.option("--questions", default=300, show_default=True, help="How many questions; the sample is always the same.")
-def reader(data: str | None, questions: int) -> None:
-    """How often the reader's quote holds the answer, and how fast."""
-    from bench.reader import bench
+@click.option("--tools", is_flag=True, help="Measure calls of functions instead; needs no data.")
+@click.option("--turns", default=220, show_default=True, help="How many turns with --tools.")
+def reader(data: str | None, questions: int, tools: bool, turns: int) -> None:
+    """How often the reader's quote holds the answer, and how fast; or how well it calls functions."""
+    from bench import reader as answers
+    from bench import reader_tools
 
-    sys.exit(bench(data, questions))
+    sys.exit(reader_tools.bench(turns) if tools else answers.bench(data, questions))
 
 
 @main.command()
@@ -47,11 +51,18 @@ def embed(data: str | None, peer: bool) -> None:
 @main.command()
 @_data
 @click.option("--questions", default=300, show_default=True, help="How many questions; the sample is always the same.")
-def retrieval(data: str | None, questions: int) -> None:
+@click.option(
+    "--pages",
+    multiple=True,
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="A folder of pages such as page.de.html, measured instead: every heading asks for its section. "
+    "/usr/share/doc/debian/FAQ is one, of Debian's packages debian-faq, debian-faq-de, debian-faq-zh-cn ...",
+)
+def retrieval(data: str | None, questions: int, pages: tuple[Path, ...]) -> None:
     """How well each leg, LanceDB's own hybrid search and ours find; on the handbook where there is no reading set."""
     from bench.retrieval import bench
 
-    sys.exit(bench(data, questions))
+    sys.exit(bench(data, questions, pages))
 
 
 @main.command()
@@ -72,11 +83,33 @@ def cpu(quick: bool, only: str | None, llama_server: str | None) -> None:
 @main.command()
 @click.option("--rows", default=100_000, show_default=True, help="Rows of the large table; the small has a tenth.")
 @click.option("--writes", default=1000, show_default=True, help="Single-row writes.")
-def knowledge(rows: int, writes: int) -> None:
-    """Queries hot and from disk, bulk ingest and single writes, beside LanceDB alone."""
+@click.option("--seconds", default=20, show_default=True, help="How long changes come from each way in.")
+@click.option("--peers", is_flag=True, help="Measure Chroma, usearch and faiss on the same vectors.")
+@click.option("--only", help="The parts to measure, with commas between: queries,hybrid,singles,bulk,fresh.")
+def knowledge(rows: int, writes: int, seconds: int, peers: bool, only: str | None) -> None:
+    """Queries hot and from disk, bulk ingest, single writes and fresh changes, beside LanceDB alone."""
     from bench.knowledge import bench
 
-    sys.exit(bench(rows, writes))
+    sys.exit(bench(rows, writes, seconds, peers, only))
+
+
+@main.command()
+@click.option("--turns", default=200, show_default=True, help="How many turns of two rounds each.")
+def tools(turns: int) -> None:
+    """What a round of tools costs beyond the tool and the model."""
+    from bench.tools import bench
+
+    sys.exit(bench(turns))
+
+
+@main.command()
+@click.option("--megabytes", default=2048, show_default=True, help="How much weights there are.")
+@click.option("--kills", default=0, show_default=True, help="Runs to kill at random moments; each is looked through.")
+def backup(megabytes: int, kills: int) -> None:
+    """Backups beside SHA-256 alone, a second run, memory, and what kills leave behind."""
+    from bench.backup import bench
+
+    sys.exit(bench(megabytes, kills))
 
 
 if __name__ == "__main__":

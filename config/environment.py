@@ -15,7 +15,7 @@ from config.section import Outside
 
 PREFIX = "HEARTH__"
 COMMAND_LINE = "command line"
-NAMED = {"models": "model", "knowledge": "collection", "assistants": "assistant"}
+NAMED = {"models": "model", "knowledge": "collection", "assistants": "assistant", "tools": "tool"}
 """The sections whose entries a recipe names, and what an entry is."""
 
 

@@ -6,12 +6,14 @@ from typing import Any
 
 from pydantic_core import ErrorDetails
 
+from config.bucket import PLACES
 from config.document import Problem
 from config.fault import KeyPath, nearest
 from config.model import CONTRADICTS, TASKS
 from config.recipe import DISAGREE
 from config.section import Outside, shown
 from config.shape import names_at
+from config.tool import TOOLS
 
 WANTED = {
     "string_type": "should be text",
@@ -40,10 +42,14 @@ def explain(errors: list[ErrorDetails], tree: object) -> Iterator[Problem]:
 def _path(loc: tuple[str | int, ...]) -> KeyPath:
     """The error's place as the recipe has it: without pydantic's marks for kinds of sections and for keys."""
     if loc[-1:] == ("[key]",):
-        return loc[:-1]
+        return _path(loc[:-1])
     if loc[:1] == ("knowledge",) and loc[2:3] == ("sources",):
         return (*loc[:4], *loc[5:])
-    return (*loc[:2], *loc[3:]) if loc[:1] == ("models",) else loc
+    if loc[:1] == ("tools",) and loc[3:4] == ("mcp",) and len(loc) > 4:
+        return (*loc[:2], "mcp", *loc[5:])
+    if loc[:1] == ("policies",) and len(loc) > 3 and loc[3] in PLACES:
+        return (*loc[:3], *loc[4:])
+    return (*loc[:2], *loc[3:]) if loc[:1] in (("models",), ("tools",)) else loc
 
 
 def _problem(error: ErrorDetails, path: KeyPath, tree: object) -> Problem:
@@ -55,6 +61,8 @@ def _problem(error: ErrorDetails, path: KeyPath, tree: object) -> Problem:
             return _unknown_key(path, tree)
         case "missing":
             return Problem(path[:-1], f'the key "{path[-1]}" is missing')
+        case "union_tag_not_found" if path[:1] == ("tools",):
+            return _no_kind(path, error["input"])
         case "union_tag_not_found":
             return Problem(path, f'the key "engine" is missing: one of {", ".join(TASKS)}')
         case "union_tag_invalid":
@@ -74,6 +82,14 @@ def _unknown_key(path: KeyPath, tree: object) -> Problem:
     guess = nearest(name, names)
     there = f"; there are {', '.join(names)}" if names and guess is None else ""
     return Problem(path[:-1], f"unknown key {shown(name)}{there}", guess, at=path)
+
+
+def _no_kind(path: KeyPath, value: object) -> Problem:
+    """Of a tool that no key says the kind of."""
+    message = f"one of the keys {', '.join(TOOLS)} is missing"
+    if not isinstance(value, Mapping):
+        return Problem(path, "should be a mapping of keys to values")
+    return Problem(path, message, next(filter(None, (nearest(str(key), list(TOOLS)) for key in value)), None))
 
 
 def _one_of(path: KeyPath, value: object, choices: list[str]) -> Problem:

@@ -247,6 +247,13 @@ class SearchSpec(Section):
     )
 
 
+Language = Literal[
+    "auto", "none", "arabic", "danish", "dutch", "english", "finnish", "french", "german", "greek", "hungarian",
+    "italian", "norwegian", "portuguese", "romanian", "russian", "spanish", "swedish", "tamil", "turkish",
+]  # fmt: skip
+"""How the words of a collection lose their endings: the languages are those of LanceDB's tokenizers."""
+
+
 class LicenceSpec(Section):
     """Which documents a collection may hold."""
 
@@ -265,6 +272,11 @@ class CollectionSpec(Section):
     )
     chunk: ChunkSpec = Field(default=ChunkSpec(), description="How documents are cut.")
     search: SearchSpec = Field(default=SearchSpec(), description="How the collection is searched.")
+    language: Language = Field(
+        default="auto",
+        description="The language in which words lose their endings for the search by words, such as german. auto "
+        "tells it from the documents, none leaves words as they are.",
+    )
     attributes: Annotated[Mapping[Attribute, AttributeType], *FROZEN] = Field(
         default_factory=dict,
         validate_default=True,

@@ -16,8 +16,13 @@ from config.fault import KeyPath, nearest
 from config.key import doubles
 from config.knowledge import CollectionSpec
 from config.model import TASKS, ModelEntry, Task, contradictions
-from config.section import FROZEN, Name, Origin, Outside, Section, shown, wrong
+from config.policy import PoliciesSpec
+from config.section import FROZEN, Name, Origin, Outside, Section, ToolName, shown, wrong
 from config.server import ServerSpec
+from config.tool import ToolEntry
+
+_CALL_NOTHING = ("echo",)
+"""Engines whose models never call a tool."""
 
 DISAGREE = "disagree"
 """The type of the pydantic error that stands for every Problem of `disagreements`."""
@@ -47,7 +52,15 @@ class Recipe(Section):
     assistants: Annotated[Mapping[Name, AssistantSpec], *FROZEN] = Field(
         default_factory=dict,
         validate_default=True,
-        description="Chat models with knowledge attached, each under the id that clients use.",
+        description="Chat models with knowledge and tools attached, each under the id that clients use.",
+    )
+    tools: Annotated[Mapping[ToolName, ToolEntry], *FROZEN] = Field(
+        default_factory=dict,
+        validate_default=True,
+        description="Functions that models may call, each under the name that assistants use.",
+    )
+    policies: PoliciesSpec = Field(
+        default_factory=dict, validate_default=True, description="What the server does by itself, at its times."
     )
     _origin: Origin = PrivateAttr(default=Origin(Path("recipe.yaml")))
 
@@ -107,7 +120,13 @@ def disagreements(tree: object) -> Iterator[Problem]:
         yield from _unresolved_model(tree, ("knowledge", name, "search", "rerank"), rerank, "rerank")
     for name, spec in _entries(tree, "assistants"):
         yield from _unresolved_model(tree, ("assistants", name, "model"), spec.get("model"), "chat")
-        yield from _unresolved_collections(tree, ("assistants", name, "knowledge"), spec.get("knowledge"))
+        yield from _unresolved(tree, ("assistants", name, "knowledge"), spec.get("knowledge"), "collection")
+        yield from _unresolved(tree, ("assistants", name, "tools"), spec.get("tools"), "tool")
+        yield from _callless(tree, name, spec)
+    for name, spec in _entries(tree, "tools"):
+        yield from _unresolved(tree, ("tools", name, "retrieve"), spec.get("retrieve"), "collection")
+    tiering = dict(_entries(tree, "policies")).get("tiering", {})
+    yield from _unresolved(tree, ("policies", "tiering", "collections"), tiering.get("collections"), "collection")
 
 
 def _names(tree: object, section: str) -> list[str]:
@@ -176,14 +195,25 @@ def _only(names: list[str]) -> str | None:
     return names[0] if len(names) == 1 else None
 
 
-def _unresolved_collections(tree: object, path: KeyPath, names: object) -> Iterator[Problem]:
-    known = _names(tree, "knowledge")
+_SECTIONS = {"collection": "knowledge", "tool": "tools"}
+
+
+def _unresolved(tree: object, path: KeyPath, names: object, what: str) -> Iterator[Problem]:
+    known = _names(tree, _SECTIONS[what])
     seen = set()
     for position, name in _items(names):
         if not isinstance(name, str):
             continue
         if name not in known:
-            yield Problem((*path, position), f"no collection is named {shown(name)}", nearest(name, known))
+            yield Problem((*path, position), f"no {what} is named {shown(name)}", nearest(name, known))
         if name in seen:
-            yield Problem((*path, position), f"the collection {shown(name)} is named twice")
+            yield Problem((*path, position), f"the {what} {shown(name)} is named twice")
         seen.add(name)
+
+
+def _callless(tree: object, name: str, spec: Mapping[str, object]) -> Iterator[Problem]:
+    """Tools of an assistant whose model can call none."""
+    model = dict(_entries(tree, "models")).get(str(spec.get("model")), {})
+    if any(True for _ in _items(spec.get("tools"))) and model.get("engine") in _CALL_NOTHING:
+        message = f"the engine {model['engine']} of models.{spec['model']} calls no tools"
+        yield Problem(("assistants", name, "tools"), message)

@@ -111,13 +111,13 @@ def text_of(value: object) -> str:
 # ---- names ----------------------------------------------------------------------------------------------------------
 
 
-def _matching(pattern: str, meaning: str) -> tuple[Any, ...]:
+def _matching(pattern: str, meaning: str, longest: int = 256) -> tuple[Any, ...]:
     """A text that fits `pattern` as a whole."""
     compiled = re.compile(pattern)
 
     def check(value: object) -> str:
         text = text_of(value)
-        if not compiled.fullmatch(text):
+        if len(text) > longest or not compiled.fullmatch(text):
             raise wrong(f"{shown(text)} is not {meaning}")
         return str(text)
 
@@ -142,6 +142,32 @@ Attribute = Annotated[
     str,
     *_matching(r"[A-Za-z_][A-Za-z0-9_]{0,63}", "an attribute's name: letters, digits and _, the first no digit"),
 ]
+ToolName = Annotated[
+    str,
+    *_matching(
+        r"[A-Za-z](_?[A-Za-z0-9-])*",
+        'a tool\'s name: letters, digits, "-" and single "_" between them, at most 64, the first a letter',
+        longest=64,
+    ),
+]
+Reference = Annotated[
+    str,
+    *_matching(
+        r"[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)*:[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)*",
+        "module:name, such as my_tools:clock",
+    ),
+]
+EntryPoint = Annotated[
+    str,
+    *_matching(
+        r"[A-Za-z_][A-Za-z0-9_.-]*(:[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)*)?",
+        "module:function, such as my_tools:clock, or the name of an entry point",
+    ),
+]
+VariableName = Annotated[
+    str, *_matching(r"[A-Za-z_][A-Za-z0-9_]*", "the name of an environment variable: letters, digits and _")
+]
+HeaderName = Annotated[str, *_matching(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+", "the name of a header")]
 WebOrigin = Annotated[
     str,
     *_matching(
@@ -186,6 +212,10 @@ def _flag(value: object) -> object:
 Flag = Annotated[bool, Strict(), BeforeValidator(_flag)]
 Rate = Annotated[float, Field(gt=0, allow_inf_nan=False), Strict(), BeforeValidator(_number)]
 Fraction = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False), Strict(), BeforeValidator(_number)]
+Temperature = Annotated[float, Field(ge=0, le=2, allow_inf_nan=False), Strict(), BeforeValidator(_number)]
+Penalty = Annotated[float, Field(ge=-2, le=2, allow_inf_nan=False), Strict(), BeforeValidator(_number)]
+Repetition = Annotated[float, Field(ge=0.01, le=10, allow_inf_nan=False), Strict(), BeforeValidator(_number)]
+Rounds = Annotated[int, Field(ge=1, le=100), Strict(), BeforeValidator(_number)]
 
 
 # ---- units ----------------------------------------------------------------------------------------------------------

@@ -10,6 +10,7 @@ from config.fault import KeyPath
 from config.knowledge import SOURCES, source_kind
 from config.recipe import Recipe
 from config.section import Section
+from config.tool import TOOLS, tool_kind
 
 
 def names_at(tree: object, path: KeyPath) -> list[str]:
@@ -54,7 +55,7 @@ def _members(annotation: Any, value: object) -> Iterator[Any]:
     elif get_origin(annotation) in (Union, UnionType):
         for member in get_args(annotation):
             yield from _members(member, value)
-    elif not _another_engine(annotation, value) and not _another_source(annotation, value):
+    elif not any(another(annotation, value) for another in (_another_engine, _another_source, _another_tool)):
         yield annotation
 
 
@@ -67,3 +68,8 @@ def _another_engine(kind: Any, value: object) -> bool:
 
 def _another_source(kind: Any, value: object) -> bool:
     return kind in SOURCES.values() and kind is not SOURCES[source_kind(value)]
+
+
+def _another_tool(kind: Any, value: object) -> bool:
+    chosen = tool_kind(value)
+    return kind in TOOLS.values() and chosen is not None and kind is not TOOLS[chosen]

@@ -1,5 +1,6 @@
 """The application: the only place that wires Litestar. Knows every route and no behaviour behind them."""
 
+import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -18,9 +19,12 @@ from server.api import (
     files,
     health,
     infill,
+    knowledge,
     loading,
+    mcp,
     models,
     page,
+    policies,
     rerank,
     responses,
     retrieve,
@@ -41,6 +45,7 @@ from server.api.ollama import routes as ollama_routes
 from server.api.origin import LOOPBACK_ORIGIN, OwnPagesOnly
 from server.api.routed import ROUTE_HEADERS, Routed
 from server.errors import HearthError
+from server.policies.declared import kept
 from server.reloading import Reload
 from server.runtime import VERSION, Runtime
 
@@ -67,9 +72,12 @@ _ROUTES = [
     retrieve.retrieve,
     *vector_stores.ROUTES,
     *documents.ROUTES,
+    *knowledge.ROUTES,
     *tokens.ROUTES,
     *infill.ROUTES,
     *loading.ROUTES,
+    *mcp.ROUTES,
+    *policies.ROUTES,
     *page.ROUTES,
 ]
 
@@ -79,7 +87,13 @@ def create_app(recipe: Recipe) -> Observed:
 
     @asynccontextmanager
     async def lifespan(app: Litestar) -> AsyncIterator[None]:
-        async with Runtime.build(recipe) as runtime, reload.watching(runtime):
+        seed = f"{socket.gethostname()}:{recipe.server.data}"
+        async with (
+            Runtime.build(recipe) as runtime,
+            kept(recipe, runtime.state, runtime.tiers, seed) as keeper,
+            reload.watching(runtime),
+        ):
+            app.state["policies"] = keeper
             app.state["runtime"] = runtime
             yield
             del app.state["runtime"]
@@ -97,6 +111,7 @@ def create_app(recipe: Recipe) -> Observed:
             allow_methods=["GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS"],
             expose_headers=[
                 *("x-request-id", "x-ignored-params", "retry-after", "retry-after-ms"),
+                *("x-hearth-tools", "mcp-session-id"),
                 *RATE_HEADERS,
                 *ROUTE_HEADERS,
             ],

@@ -1,4 +1,7 @@
-"""`hearth check`: which engine each model of a recipe gets and why, how much memory, and everything that cannot be."""
+"""`hearth check`: which engine each model of a recipe gets and why, how much memory, and everything that cannot be.
+
+Also what the next start will do to collections that were made with another model or recipe.
+"""
 
 from rich.console import Console
 from rich.markup import escape
@@ -6,14 +9,19 @@ from rich.table import Table
 
 from config import Recipe
 from config.model import LocalModel
-from server.models.fit import Plan, broken, overfull, plans, room, size
+from server.knowledge.forecast import Change, forecast
+from server.models.fit import Plan, broken, gpu_room, overfull, plans, room, size
+from server.models.identity import identity
+from server.models.kept import found as files_of
+from server.tooling import inspect
 
 
 def check(recipe: Recipe, out: Console, err: Console) -> int:
     """Print one line for each model, then every fault; returns the exit code. Reads headers, loads no weights."""
     found = plans(recipe)
-    free = room()
-    faults = [*broken(recipe, found), *overfull(recipe, found, free)]
+    free, gpu = room(), gpu_room()
+    tools, unsound = inspect(recipe)
+    faults = [*broken(recipe, found), *overfull(recipe, found, free, gpu), *unsound]
     if not faults:
         out.print(
             f"{recipe.path}: ok ({len(recipe.models)} models, {len(recipe.knowledge)} collections, "
@@ -22,10 +30,29 @@ def check(recipe: Recipe, out: Console, err: Console) -> int:
         )
     if found:
         _print(found, out)
-        out.print(_sum(found, free), markup=False)
+        out.print(_sum([plan for plan in found if not _gpu(plan)], free), markup=False)
+        if any(map(_gpu, found)):
+            out.print(_sum_gpu([plan for plan in found if _gpu(plan)], gpu), markup=False)
+    for line in tools:
+        out.print(f"  {line}", markup=False)
+    try:
+        for change in _changes(recipe):
+            out.print(f"  {change}", markup=False)
+    except (OSError, ValueError, RuntimeError) as error:  # all that a table raises
+        faults.append(f"{recipe.path}: knowledge: the tables in {recipe.server.data} cannot be read: {error}")
     for fault in faults:
         err.print(fault, markup=False)
     return 1 if faults else 0
+
+
+def _changes(recipe: Recipe) -> list[Change]:
+    """What of the collections on disk is not as the recipe says."""
+    identities = {}
+    for name in {spec.embed for spec in recipe.knowledge.values()}:
+        model = recipe.models[name]
+        if isinstance(model, LocalModel) and (files := files_of(model.source, recipe.server.data)) is not None:
+            identities[name] = identity(files)
+    return forecast(recipe.knowledge, identities, recipe.server.data / "knowledge")
 
 
 def _print(found: list[Plan], out: Console) -> None:
@@ -54,7 +81,18 @@ def _engine(plan: Plan) -> str:
 def _memory(plan: Plan) -> str:
     if plan.memory is None or not plan.memory.total:
         return ""
-    return str(plan.memory) if plan.stays else f"{plan.memory}, freed when idle"
+    on = "GPU " if plan.memory.gpu else ""
+    return f"{on}{plan.memory}" if plan.stays else f"{on}{plan.memory}, freed when idle"
+
+
+def _gpu(plan: Plan) -> bool:
+    return plan.memory is not None and plan.memory.gpu
+
+
+def _sum_gpu(found: list[Plan], free: int | None) -> str:
+    total = sum(plan.memory.total for plan in found if plan.memory is not None)
+    of = "; no GPU tells what is free" if free is None else f"; {size(free)} are free"
+    return f"models on the GPU: {size(total)} of its memory{of}"
 
 
 def _sum(found: list[Plan], free: int | None) -> str:

@@ -28,6 +28,7 @@ HearthError                      500  server_error            internal_error
 └── ServiceError                 500  server_error            service_error       the request was fine, Hearth was not
     ├── ModelUnavailable         503                          model_unavailable   loading, failed or stopped
     ├── KnowledgeUnavailable     503                          knowledge_unavailable
+    ├── ToolUnavailable          503                          tool_unavailable    what it offers cannot be told
     ├── TooManyConnections       503                          too_many_connections
     ├── Stopping                 503                          server_stopping
     ├── VersionNotSupported      505                          http_version_not_supported
@@ -229,6 +230,13 @@ class ModelUnavailable(ServiceError):
 class KnowledgeUnavailable(ServiceError):
     status = 503
     code = "knowledge_unavailable"
+
+
+class ToolUnavailable(ServiceError):
+    """An entry of the recipe's tools does not start, so that no model can be told of it; the text says which and why."""
+
+    status = 503
+    code = "tool_unavailable"
 
 
 class TooManyConnections(ServiceError):

@@ -16,6 +16,7 @@ from server.api.policies import run_of, state_of
 from server.errors import HearthError
 from server.policies import Keeper, Kept, Run
 from server.policies.declared import policies_of
+from server.runtime import tiers_of
 from server.state import State
 
 _ANSWER_S = 30.0
@@ -74,7 +75,7 @@ def run(recipe: Recipe, name: str, key: str | None, out: Console, err: Console) 
 async def _own(recipe: Recipe, name: str, status: Status) -> Run:
     async with (
         State.open(recipe.server.data / "state.db") as state,
-        Keeper.asked(policies_of(recipe), state) as keeper,
+        Keeper.asked(policies_of(recipe, state, tiers_of(recipe, state)), state) as keeper,
     ):
         kept = keeper.of(name)
         following = asyncio.create_task(_follow(kept, status))
@@ -94,7 +95,7 @@ async def _follow(kept: Kept, status: Status) -> None:
 async def _remembered(recipe: Recipe) -> list[Any]:
     async with (
         State.open(recipe.server.data / "state.db") as state,
-        Keeper.asked(policies_of(recipe), state) as keeper,
+        Keeper.asked(policies_of(recipe, state, tiers_of(recipe, state)), state) as keeper,
     ):
         return [msgspec.to_builtins(state_of(kept)) for kept in keeper]
 

@@ -1,4 +1,4 @@
-"""Keys and limits, read again while the server runs: when their files change, and on SIGHUP."""
+"""Keys, limits and tools, read again while the server runs: when their files change, and on SIGHUP."""
 
 import asyncio
 import logging
@@ -69,7 +69,8 @@ class Reload:
     async def _follow(self, runtime: Runtime, asked: asyncio.Event) -> None:
         while True:
             with suppress(TimeoutError):
-                await asyncio.wait_for(asked.wait(), _EVERY_S)
+                async with asyncio.timeout(_EVERY_S):
+                    await asked.wait()
             if await asyncio.to_thread(self._watch.changed, self._files) or asked.is_set():
                 asked.clear()
                 await self._again(runtime)
@@ -83,13 +84,18 @@ class Reload:
         try:
             recipe, keys = await asyncio.to_thread(self._read)
         except RecipeError as error:
-            log.error("%s changed and is not sound; keys and limits stay as they were:\n%s", self._recipe.path, error)
+            told = "%s changed and is not sound; keys, limits and tools stay as they were:\n%s"
+            log.error(told, self._recipe.path, error)
             return
         self._recipe = recipe
         self._declare(recipe, keys)
         for name, model in runtime.models.items():
             model.resize_queue(self._started.models[name].queue or recipe.server.limits.queue)
         need_restart = others(self._started, recipe)
+        if set(recipe.tools) >= needed_tools(self._started):
+            await runtime.tools.become(recipe.tools)
+        else:  # an assistant in force has a tool that is gone
+            need_restart = sorted([*need_restart, "tools"])
         if need_restart and need_restart != self._told:
             log.warning("%s: changed, and needs a restart: %s", recipe.path, ", ".join(need_restart))
         self._told = need_restart
@@ -122,9 +128,15 @@ def _has_terminal() -> bool:
     return True
 
 
+def needed_tools(recipe: Recipe) -> set[str]:
+    """The tools that its assistants name."""
+    return {name for assistant in recipe.assistants.values() for name in assistant.tools}
+
+
 def others(old: Recipe, new: Recipe) -> list[str]:
     """The sections and keys that differ and are not taken over while the server runs."""
-    sections = [name for name in Recipe.model_fields if name != "server" and getattr(old, name) != getattr(new, name)]
+    fixed = [name for name in Recipe.model_fields if name not in ("server", "tools")]
+    sections = [name for name in fixed if getattr(old, name) != getattr(new, name)]
     of_server = type(old.server).model_fields.keys() - _LIVE
     of_limits = type(old.server.limits).model_fields.keys() - _LIVE_LIMITS
     found = [f"server.{name}" for name in of_server if getattr(old.server, name) != getattr(new.server, name)]

@@ -2,8 +2,9 @@
 
 import asyncio
 import difflib
+import logging
 import time
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -15,16 +16,33 @@ from config.assistant import AssistantSpec
 from config.model import RemoteModel as RemoteSpec
 from server.errors import CollectionNotFound, InvalidValue, ModelNotFound
 from server.files import Files
-from server.knowledge import Collection, Current, Filter, Found, Shelf, reranked
+from server.knowledge import (
+    Catalogue,
+    Collection,
+    Current,
+    Filter,
+    Found,
+    Hit,
+    QueryCache,
+    Refused,
+    Shelf,
+    Tier,
+    TierName,
+    reranked,
+)
+from server.models.engine import Card
 from server.models.fallback import Switch
 from server.models.model import Model
 from server.models.remote import RemoteModel
 from server.models.served import Served
 from server.state import State
 from server.telemetry import Gauges, Reading, Telemetry
+from server.tools.toolbox import Toolbox
 from server.vector_stores import VectorStores
 
 Mode = Literal["hybrid", "vector", "text"]
+
+log = logging.getLogger(__name__)
 
 VERSION = version("hearth")
 
@@ -42,6 +60,8 @@ class Target:
     model: Served
     assistant: AssistantSpec | None
     fallback: "Fallback | None" = None
+    joined: bool = False
+    """Whether the id names collections, which a caller has to be allowed to search."""
 
     @property
     def forwards(self) -> bool:
@@ -62,6 +82,14 @@ class Target:
         """The same under another id."""
         fallback = self.fallback and replace(self.fallback, to=self.fallback.to.called(id))
         return replace(self, id=id, fallback=fallback)
+
+    def knowing(self, collections: Sequence[str]) -> "Target":
+        """The same with more knowledge."""
+        spec = self.assistant or AssistantSpec(model=self.model.name)
+        knowledge = tuple(dict.fromkeys((*spec.knowledge, *collections)))
+        fallback = self.fallback and replace(self.fallback, to=self.fallback.to.knowing(collections))
+        wider = spec.model_copy(update={"knowledge": knowledge})
+        return replace(self, assistant=wider, fallback=fallback, joined=True)
 
 
 @dataclass(frozen=True)
@@ -84,6 +112,8 @@ class Runtime:
         shelves: dict[str, Shelf],
         files: Files,
         vector_stores: VectorStores,
+        tiers: Mapping[str, Tier] | None = None,
+        cache: QueryCache | None = None,
     ) -> None:
         self.recipe = recipe
         self.telemetry = telemetry
@@ -92,6 +122,9 @@ class Runtime:
         self.shelves = shelves
         self.files = files
         self.vector_stores = vector_stores
+        self.tiers = tiers or {}
+        self.cache = cache
+        self.tools = Toolbox(recipe.tools, self._hits)
         self.started = time.time()
         self.fingerprint = f"fp_{recipe.digest[:12]}"
         self._targets = _targets(recipe, models)
@@ -109,25 +142,45 @@ class Runtime:
             models = {name: model_of(name, recipe, telemetry) for name in recipe.models}
             for model in models.values():
                 await stack.enter_async_context(model)
-            shelves = _shelves(recipe, models, state, telemetry)
+            tiers = tiers_of(recipe, state)
+            await _tell_of_lost(recipe, state, tiers)
+            cache = _query_cache(recipe)
+            if cache is not None:
+                stack.push_async_callback(cache.close)
+            shelves = _shelves(recipe, models, state, telemetry, tiers, cache)
             stack.push_async_callback(_end, [asyncio.create_task(shelf.keep()) for shelf in shelves.values()])
             files = await Files.open(state, recipe.server.data / "files")
-            stores = VectorStores.open(state, files, models, shelves, recipe.server.data / "vector_stores")
-            yield cls(recipe, telemetry, state, models, shelves, files, await stack.enter_async_context(stores))
+            opened = VectorStores.open(state, files, models, shelves, recipe.server.data / "vector_stores")
+            stores = await stack.enter_async_context(opened)
+            runtime = cls(recipe, telemetry, state, models, shelves, files, stores, tiers, cache)
+            await stack.enter_async_context(runtime.tools)
+            yield runtime
 
     def target(self, model_id: str) -> Target:
-        """What `model_id` names: a model, an alias or an assistant. Raises ModelNotFound with the nearest names.
+        """What `model_id` names: a model, an alias, an assistant, or one of these with collections, as in
+        model+collection. Raises ModelNotFound or CollectionNotFound with the nearest names.
 
         Of aliases that end with a star, the longest that fits counts, after all that are written out.
         """
-        if (found := self._targets.get(model_id)) is not None:
+        if (found := self._named(model_id)) is not None:
             return found
-        if opening := max((name for name in self._openings if model_id.startswith(name[:-1])), key=len, default=None):
-            return self._targets[opening].called(model_id)
         near = sorted(self._targets, key=lambda name: (-_likeness(name, model_id[:200]), name))
         told = ", ".join(near[:_MOST_NAMES]) + (" and others" if len(near) > _MOST_NAMES else "")
         message = f"The model `{model_id[:200]}` does not exist. This server has: {told}."
         raise ModelNotFound(message, param="model")
+
+    def _named(self, model_id: str) -> Target | None:
+        if (found := self._targets.get(model_id)) is not None:
+            return found
+        named, *collections = model_id.split("+")
+        if collections and all(name in self.vector_stores for name in collections):
+            base = self._named(named)
+            return None if base is None else base.called(model_id).knowing(collections)
+        if opening := max((name for name in self._openings if model_id.startswith(name[:-1])), key=len, default=None):
+            return self._targets[opening].called(model_id)
+        if collections and named in self._targets:
+            raise self._unknown(next(name for name in collections if name not in self.vector_stores), "model")
+        return None
 
     @property
     def targets(self) -> Iterable[Target]:
@@ -142,9 +195,13 @@ class Runtime:
 
     def declared(self, name: str) -> Collection:
         """As `collection`, of those that the recipe declares."""
+        return self.shelf(name).collection
+
+    def shelf(self, name: str) -> Shelf:
+        """One that the recipe declares, open or not. Raises CollectionNotFound with near names."""
         if name not in self.shelves:
             raise self._unknown(name, "collection")
-        return self.shelves[name].collection
+        return self.shelves[name]
 
     def _unknown(self, name: str, param: str) -> CollectionNotFound:
         near = difflib.get_close_matches(name, self.shelves, n=3, cutoff=0.4) or sorted(self.shelves)
@@ -161,6 +218,7 @@ class Runtime:
         filters: Filter | None = None,
         weights: tuple[float, float] | None = None,
         as_of: int | None = None,
+        tiers: Sequence[TierName] | None = None,
         ranker: str | None = None,
         depth: int | None = None,
     ) -> Found:
@@ -175,12 +233,21 @@ class Runtime:
         reranker = None if name is None else self.reranker(name)
         wanted = spec.k if k is None else k
         read = wanted if reranker is None else depth or max(spec.rerank_depth, wanted)
-        found = await collection.search(query, k=read, mode=mode, filters=filters, weights=weights, as_of=as_of)
+        found = await collection.search(
+            query, k=read, mode=mode, filters=filters, weights=weights, as_of=as_of, tiers=tiers
+        )
         if reranker is not None:
             found = await reranked(found, query, reranker, wanted)
         elapsed = time.perf_counter() - started
         self.telemetry.search.collection(elapsed, collection.name, mode or collection.spec.search.mode)
         return found
+
+    async def _hits(self, collection: str, query: str, k: int | None) -> list[Hit]:
+        """For the tools that search."""
+        searched = self.collection(collection)
+        found = await self.search(searched, query, k=k)
+        searched.read(found.hits)
+        return list(found.hits)
 
     def reranker(self, name: str) -> Served:
         """The model under this id, where it is for rerank. Raises ModelNotFound or InvalidValue."""
@@ -206,6 +273,11 @@ class Runtime:
         models = self.models.items()
         return Gauges(
             model_ready=lambda: of_models((name, _ready(model)) for name, model in models),
+            model_info=lambda: [
+                (1.0, {"gen_ai.request.model": name, **_computed(card)})
+                for name, model in models
+                if (card := model.card) is not None
+            ],
             model_in_flight=lambda: of_models((name, model.in_flight) for name, model in models),
             model_queued=lambda: of_models((name, model.queued) for name, model in models),
             worker_restarts=lambda: of_models((name, model.restarts) for name, model in models),
@@ -213,15 +285,46 @@ class Runtime:
                 (float(shelf.opened), {"hearth.collection": name}) for name, shelf in self.shelves.items()
             ],
             collection_upkeep=lambda what: [
-                (float(getattr(shelf.upkeep, what)), {"hearth.collection": name})
+                (_fact(shelf, what), {"hearth.collection": name})
                 for name, shelf in self.shelves.items()
             ],
+            source=lambda what: [
+                reading for name, shelf in self.shelves.items() for reading in _sources(name, shelf, what)
+            ],
         )
+
+
+def _computed(card: Card) -> dict[str, str]:
+    """What computes a model, in the words of its card."""
+    told = {"hearth.engine": card.engine, "hearth.device": card.device, "hearth.attention": card.attention or ""}
+    return {name: value for name, value in told.items() if value}
 
 
 def _ready(model: Served) -> float:
     """1 where it can answer now; a remote model is available also while its server cannot be reached."""
     return float(model.available and model.state != "failed")
+
+
+def _fact(shelf: Shelf, what: str) -> float:
+    """What is known of a collection without asking its table or the database."""
+    match what:
+        case "dead_letters":
+            return float(sum(shelf.current.letters.counts.values())) if shelf.current is not None else 0.0
+        case "refused":
+            return float(shelf.refused.held) if shelf.refused is not None else 0.0
+        case "failing":
+            return float(shelf.upkeep.error is not None)
+        case _:
+            return float(getattr(shelf.upkeep, what))
+
+
+def _sources(name: str, shelf: Shelf, what: str) -> list[Reading]:
+    """A fact of each source that has it by now."""
+    return [
+        (float(value), {"hearth.collection": name, "hearth.source": each.source})
+        for each in shelf.sources
+        if (value := each.state == "following" if what == "following" else getattr(each, what)) is not None
+    ]
 
 
 def model_of(name: str, recipe: Recipe, telemetry: Telemetry) -> Served:
@@ -233,14 +336,67 @@ def model_of(name: str, recipe: Recipe, telemetry: Telemetry) -> Served:
     return Model(name, spec, queue=queue, data=recipe.server.data, telemetry=telemetry)
 
 
-def _shelves(recipe: Recipe, models: dict[str, Served], state: State, telemetry: Telemetry) -> dict[str, Shelf]:
+def tiers_of(recipe: Recipe, state: State) -> dict[str, Tier]:
+    """What knows the cold documents of each collection; empty where the recipe declares no cold storage."""
+    tiering = recipe.policies.tiering
+    if tiering is None or tiering.cold is None:
+        return {}
+    return {
+        name: Tier(tiering.cold, Catalogue(state, name), weak=tiering.weak, language=spec.language)
+        for name, spec in recipe.knowledge.items()
+    }
+
+
+async def _tell_of_lost(recipe: Recipe, state: State, tiers: Mapping[str, Tier]) -> None:
+    """Documents are nowhere to be found where the recipe does not say any more where they went."""
+    for name in recipe.knowledge:
+        if name not in tiers and (cold := await Catalogue(state, name).entries("cold")):
+            log.error(
+                "collection %s: %d documents are in cold storage and cannot be searched: declare policies.tiering.cold "
+                "as it was",
+                name,
+                len(cold),
+            )
+
+
+def _query_cache(recipe: Recipe) -> QueryCache | None:
+    tiering = recipe.policies.tiering
+    if tiering is None:
+        return None
+    hot = tiering.hot
+    password = None if hot.password is None else hot.password.get_secret_value()
+    return QueryCache(hot.memory, hot.redis, username=hot.username, password=password)
+
+
+def _shelves(
+    recipe: Recipe,
+    models: dict[str, Served],
+    state: State,
+    telemetry: Telemetry,
+    tiers: Mapping[str, Tier],
+    cache: QueryCache | None,
+) -> dict[str, Shelf]:
     folder = recipe.server.data / "knowledge"
     shelves = {}
     for name, spec in recipe.knowledge.items():
-        collection = Collection(name, spec, models[spec.embed], folder / name)
+        refused = Refused(state, name)
+        collection = Collection(
+            name,
+            spec,
+            models[spec.embed],
+            folder / name,
+            refused=refused,
+            others=_embedders(models),
+            tier=tiers.get(name),
+            cache=cache,
+        )
         current = Current(collection, state, folder, partial(telemetry.lag.source, collection=name))
         shelves[name] = Shelf(name, collection, models[spec.embed], current)
     return shelves
+
+
+def _embedders(models: dict[str, Served]) -> list[Served]:
+    return [model for model in models.values() if model.spec.task == "embed"]
 
 
 def _targets(recipe: Recipe, models: dict[str, Served]) -> dict[str, Target]:

@@ -24,7 +24,20 @@ FLOORS = [
     {"server.connection"},
     {
         *("server.app", "server.serving", "server.asking", "server.checking", "server.ingesting", "server.pulling"),
-        *("server.building", "server.reloading", "server.keys", "server.searching", "server.__main__"),
+        *(
+            "server.building",
+            "server.tooling",
+            "server.reloading",
+            "server.keys",
+            "server.searching",
+            "server.offering",
+            "server.policing",
+            "server.backups",
+            "server.quantizing",
+            "server.evaluating",
+            "server.knowing",
+            "server.__main__",
+        ),
     },
 ]
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
@@ -99,6 +112,9 @@ def test_the_gateway_starts_without_heavy_libraries() -> None:
         "tokenizers",
         "trafilatura",
         "langchain_core",
+        "mcp",
+        "docstring_parser",
+        "mcp",
     ]
     code = f"import sys, server.app; print([name for name in {heavy!r} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)

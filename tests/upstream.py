@@ -166,6 +166,26 @@ def _vectors(*rows: list[float]) -> Callable[[_Answer], None]:
     return lambda answer: answer.whole(200, {"data": data[::-1], "usage": {"prompt_tokens": 4, "total_tokens": 4}})
 
 
+_QUERY = '{"query": "When does the ferry to Marram leave?"}'
+_ARGUMENTS = {"add": '{"a": 1}', "file_search": _QUERY, "lookup": _QUERY}
+
+
+def _calling(answer: _Answer) -> None:
+    """Calls all functions that it is offered, once each; without any it says that it is enough."""
+    names = [tool["function"]["name"] for tool in answer.upstream.bodies["calling"].get("tools", ())]
+    answer.begin()
+    answer.say({"role": "assistant", "content": "So. " if names else "Enough [1]."})
+    for index, name in enumerate(names):
+        function = {"name": name, "arguments": _ARGUMENTS.get(name, "{}")}
+        answer.say(
+            {"tool_calls": [{"index": index, "id": f"theirs{index:03}", "type": "function", "function": function}]}
+        )
+    answer.say({}, "tool_calls" if names else "stop")
+    answer.event({"choices": [], "usage": USAGE})
+    answer.send("data: [DONE]\n\n")
+    answer.end()
+
+
 SCRIPTS: dict[str, Callable[[_Answer], None]] = {
     "said": _said,
     "odd": _odd,
@@ -175,6 +195,7 @@ SCRIPTS: dict[str, Callable[[_Answer], None]] = {
     "dropped": _dropped,
     "unfinished": _unfinished,
     "hang": _hang,
+    "calling": _calling,
     "401": _refusing(401, "invalid_request_error", "invalid_api_key", f"Incorrect API key provided: {KEY}"),
     "404": _refusing(404, "not_found_error", "model_not_found", "No such model"),
     "429": _refusing(429, "tokens", "rate_limit_exceeded", "Slow down", retry_after="17"),

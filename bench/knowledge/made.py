@@ -44,6 +44,11 @@ def cuts(first: int, count: int) -> list[Cut]:
     ]
 
 
+def words(n: int) -> str:
+    """Three words that documents have, other ones for each `n`."""
+    return " ".join(_VOCABULARY[each] for each in np.random.default_rng([3, n]).integers(0, len(_VOCABULARY), 3))
+
+
 def batches(rows: int) -> Iterator[list[Cut]]:
     for at in range(0, rows, BATCH):
         yield cuts(at, min(BATCH, rows - at))
@@ -64,6 +69,19 @@ async def typical_ms(ask: Callable[[int], Awaitable[object]], count: int = 200) 
         await ask(n)
         times.append(perf_counter() - started)
     return median(times) * 1000
+
+
+async def in_turn_ms(
+    one: Callable[[int], Awaitable[object]], other: Callable[[int], Awaitable[object]], count: int = 200
+) -> tuple[float, float]:
+    """The median of each over `count` calls that take turns, so that other load on the machine meets both alike."""
+    times: tuple[list[float], list[float]] = ([], [])
+    for n in range(count):
+        for ask, took in zip((one, other), times, strict=True):
+            started = perf_counter()
+            await ask(n)
+            took.append(perf_counter() - started)
+    return median(times[0]) * 1000, median(times[1]) * 1000
 
 
 def bytes_on_disk(folder: Path) -> int:

@@ -12,7 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.ours import embedded
-from bench.retrieval.yardsticks import Yardstick, yardsticks
+from bench.retrieval.pages import pages
+from bench.retrieval.yardstick import Yardstick
+from bench.retrieval.yardsticks import yardsticks
 from bench.table import Figure, report
 from config.knowledge import CollectionSpec
 from config.model import LocalModel, Source
@@ -62,11 +64,13 @@ class Vectors:
     tokens: int
 
 
-def bench(data: str | None, most: int) -> int:
+def bench(data: str | None, most: int, folders: Sequence[Path] = ()) -> int:
+    """With `folders` of pages these are the yardsticks, else the handbook and the reading set of `data`."""
     figures = []
+    chosen = [each for folder in folders for each in pages(folder, most)] if folders else yardsticks(data, most)
     with TemporaryDirectory() as folder:
         embedder = Embedder(Path(folder) / "cache")
-        for n, yardstick in enumerate(yardsticks(data, most)):
+        for n, yardstick in enumerate(chosen):
             found = asyncio.run(qualities(yardstick, embedder, Path(folder) / str(n)))
             figures.append(_figure(yardstick, found))
     return report(figures)

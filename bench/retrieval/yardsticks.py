@@ -3,11 +3,11 @@
 import codecs
 import re
 import sys
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from hashlib import blake2b
 
 from bench.reading import passages
+from bench.retrieval.yardstick import Yardstick
 from bench.side import ROOT
 from bench.table import CannotRun
 
@@ -15,19 +15,6 @@ _HANDBOOK = ROOT / "recipes" / "handbook"
 _SECTION = re.compile(r"^## (?P<question>.+\?)\n+(?P<answer>(?:(?!^## ).*\n?)+)", re.MULTILINE)
 _WORD = re.compile(r"[A-Za-z]+")
 _STEM = 4
-
-
-@dataclass(frozen=True)
-class Yardstick:
-    """`texts` by document; each of `questions` is a text and the document that answers it.
-
-    `translations` are the questions as a model reads that knows both languages.
-    """
-
-    name: str
-    texts: Mapping[str, str]
-    questions: Sequence[tuple[str, str]]
-    translations: Mapping[str, str] = field(default_factory=dict)
 
 
 def yardsticks(data: str | None, most: int) -> list[Yardstick]:
@@ -42,7 +29,7 @@ def yardsticks(data: str | None, most: int) -> list[Yardstick]:
         if data is not None:
             raise
         print(f"{told} The handbook serves alone.", file=sys.stderr)
-    plain = [Yardstick(each.name, each.texts, _evenly(each.questions, most)) for each in found]
+    plain = [each.evenly(most) for each in found]
     return [yardstick for each in plain for yardstick in (each, *foreign(each))]
 
 
@@ -76,11 +63,6 @@ def _reading(data: str | None) -> Yardstick:
     asked = [(each, str(n)) for n, passage in enumerate(found) for each in passage.questions if each.answers]
     questions = [(each.question.strip(), document) for each, document in asked]
     return Yardstick("reading", {str(n): each.context for n, each in enumerate(found)}, questions)
-
-
-def _evenly(questions: Sequence[tuple[str, str]], most: int) -> list[tuple[str, str]]:
-    step = max(1, -(-len(questions) // most))
-    return list(questions[::step])
 
 
 def _mapped(plain: Yardstick, name: str, word: Callable[[str], str]) -> Yardstick:

@@ -24,7 +24,7 @@ _TAGS = {
     "Chat": (r"/v1/(chat|messages|responses)", "Conversations, in the words of OpenAI and of Anthropic."),
     "Completions": (r"/v1/(completions|fim|infill)|/completion$|/infill|/props", "Prompts that a model goes on with."),
     "Embeddings and reranking": (r"/v[12]/(embeddings|rerank)", "Texts as vectors, and documents by their fit."),
-    "Knowledge": (r"/v1/(retrieve|files|vector_stores)", "Files, vector stores and search."),
+    "Knowledge": (r"/v1/(retrieve|knowledge|files|vector_stores)", "Collections, files, vector stores and search."),
     "Models": (r"/v1/models", "What this server has, loaded and unloaded."),
     "Tokens": (r"/v1/(tokenize|detokenize|apply-template)", "Texts as a model reads them."),
     "Ollama": (r"/api/", "What editors ask of Ollama."),

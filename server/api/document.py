@@ -66,11 +66,13 @@ def documented(
     not_ready: bool = False,
     query: type[msgspec.Struct] | None = None,
     form: type[msgspec.Struct] | None = None,
+    lines: type[msgspec.Struct] | None = None,
 ) -> type[Operation]:
     """An Operation class for a handler: `reply` is a wire type or a union of them, or a media type for other bytes.
 
     `stream` is the type of a streamed answer's events, or the union of their types; `fault` that of an error.
     `query` has a field for each parameter after the `?`, `form` one for each part of a multipart body.
+    `lines` is what each line of a body of JSON Lines is.
     """
     content = {reply: OpenAPIMediaType(schema=Schema())} if isinstance(reply, str) else {_JSON: _media(reply)}
     if stream is not None:
@@ -86,7 +88,15 @@ def documented(
         bodies = ((_JSON, body), ("multipart/form-data", form))
         requested = RequestBody({media: _media(kind) for media, kind in bodies if kind is not None}, required=True)
 
-    told = (body, form, query, *_each(reply), *_each(stream), fault)
+    if lines is not None:
+        # No type: any bytes are such a body, and a line that is none is refused by its number.
+        content = {
+            each: OpenAPIMediaType(schema=Schema(content_media_type=each, content_schema=_schema(lines)))
+            for each in JSON_LINES
+        }
+        requested = RequestBody(content, required=True)
+
+    told = (body, form, lines, query, *_each(reply), *_each(stream), fault)
     kinds = {kind for each in told for kind in (each, *get_args(each)) if isinstance(kind, type)}
 
     @dataclass
@@ -118,6 +128,7 @@ def _each(kind: type[msgspec.Struct] | UnionType | str | None) -> tuple[Any, ...
 
 
 _JSON = "application/json"
+JSON_LINES = ("application/x-ndjson", "application/jsonl", "application/ndjson")
 
 
 def _media(kind: type[msgspec.Struct] | UnionType) -> OpenAPIMediaType:

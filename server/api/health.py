@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from typing import Any
+from typing import Any, Literal
 
 from litestar import Request, route
 from litestar.enums import HttpMethod
@@ -12,11 +12,24 @@ from server.api.auth import KeyRing
 from server.api.described import Described
 from server.api.document import documented
 from server.api.reply import Reply, json
-from server.api.wire import Alive, CollectionHealth, Health, ModelHealth, Readiness, SourceHealth, Version, Welcome
-from server.knowledge import Shelf, SourceState
+from server.api.wire import (
+    Alive,
+    CollectionHealth,
+    Health,
+    ModelHealth,
+    PolicyHealth,
+    Readiness,
+    SourceHealth,
+    ToolHealth,
+    Version,
+    Welcome,
+)
+from server.knowledge import CollectionStatus, Shelf, SourceState
 from server.models.served import Served
+from server.policies import Keeper, Kept
 from server.runtime import VERSION, Runtime
 from server.telemetry import METRICS_CONTENT_TYPE
+from server.tools.tool import EntryState
 
 _READ = [HttpMethod.GET, HttpMethod.HEAD]
 
@@ -78,11 +91,29 @@ async def health(request: Request[Any, Any, Any]) -> Reply:
     texts = ring.opens(request.headers, "admin")
     models = {name: _model(model, texts) for name, model in runtime.models.items()}
     knowledge = {name: await _collection(shelf, texts) for name, shelf in runtime.shelves.items()}
+    tools = {each.entry: _tool(each, texts) for each in runtime.tools.states()}
     states = [each.state for each in models.values()] + [each.state for each in knowledge.values()]
-    failed = "failed" in states
+    keeper: Keeper = request.app.state["policies"]
+    policies = {kept.policy.name: _policy(kept, texts) for kept in keeper}
+    failed = "failed" in (*states, *(each.state for each in policies.values()))
     status = "degraded" if failed else "loading" if runtime.waiting else "ok"
     uptime = round(time.time() - runtime.started, 3)
-    return json(Health(status, VERSION, runtime.recipe.digest, uptime, models, knowledge))  # type: ignore[arg-type]  # one of the three words
+    return json(Health(status, VERSION, runtime.recipe.digest, uptime, models, knowledge, tools, policies))  # type: ignore[arg-type]  # one of the three words
+
+
+def _policy(kept: Kept, texts: bool) -> PolicyHealth:
+    last = kept.last
+    failed = last is not None and last.outcome != "done"
+    state: Literal["waiting", "running", "failed"] = "failed" if failed else "waiting"
+    return PolicyHealth(
+        state="running" if kept.running is not None else state,
+        next=None if kept.due is None else kept.due.at.timestamp(),
+        error=last.error if texts and failed and last is not None else None,
+    )
+
+
+def _tool(each: EntryState, texts: bool) -> ToolHealth:
+    return ToolHealth(each.kind, each.state, each.reason if texts else None, list(each.tools))
 
 
 def _model(model: Served, texts: bool) -> ModelHealth:
@@ -98,6 +129,7 @@ def _model(model: Served, texts: bool) -> ModelHealth:
         queued=model.queued,
         device=card.device if card else None,
         precision=card.precision if card else None,
+        attention=card.attention if card else None,
         weights_bytes=card.weights_bytes if card else None,
         cache_bytes=card.cache_bytes if card else None,
     )
@@ -109,9 +141,16 @@ async def _collection(shelf: Shelf, texts: bool) -> CollectionHealth:
     sources = [_source(each, n, texts) for n, each in enumerate(shelf.sources)]
     if status is None:
         return CollectionHealth(shelf.state, error, 0, 0, [], sources)
-    skipped = status.skipped if texts else []
+    skipped = await _skipped(shelf, status) if texts else []
     upkeep = status.upkeep if texts else replace(status.upkeep, error=None)
     return CollectionHealth(shelf.state, error, status.documents, status.chunks, skipped, sources, upkeep)
+
+
+async def _skipped(shelf: Shelf, status: CollectionStatus) -> list[str]:
+    """A line for each file that was not taken in."""
+    if shelf.refused is None:
+        return status.skipped
+    return [f"{each.uri}: {each.reason}" for each in await shelf.refused.every()]
 
 
 def _source(of: SourceState, n: int, texts: bool) -> SourceHealth:

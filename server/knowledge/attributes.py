@@ -86,6 +86,13 @@ def fits(value: AttributeValue, kind: str) -> bool:
     return True
 
 
+def fitting(attributes: Mapping[str, AttributeValue], types: Types) -> dict[str, AttributeValue]:
+    """Those that a table with columns for `types` can hold."""
+    if types is None:
+        return dict(attributes)
+    return {name: value for name, value in attributes.items() if name in types and fits(value, types[name])}
+
+
 def typed(name: str, value: object, kind: str) -> AttributeValue:
     """The value as its column holds it. Raises Unreadable."""
     if kind == "string" and isinstance(value, date):

@@ -1,9 +1,10 @@
 """The values a collection is made of: document, chunk and hit. Knows neither files nor the store."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from pathlib import Path
+from typing import Any, Literal
 
 import msgspec
 
@@ -40,6 +41,20 @@ def digest(*parts: str) -> str:
         raw = part.encode("utf-8", "surrogatepass")
         state.update(len(raw).to_bytes(8, "little") + raw)
     return state.hexdigest()
+
+
+def joined(ordered: Iterable[Mapping[str, Any]], start: int) -> str:
+    """The text of chunks' rows in their order, from the document's character `start` on.
+
+    What they repeat of one another stands there once, and white space between them as blank lines.
+    """
+    parts: list[str] = []
+    at = start
+    for row in ordered:
+        if at < row["end"]:
+            parts += ["\n" * (row["start"] - at), row["text"][max(0, at - row["start"]) :]]
+            at = max(at, row["start"]) + len(parts[-1])
+    return "".join(parts)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,7 +123,7 @@ class Hit(msgspec.Struct, frozen=True):
 
     `scores` holds the raw ones: `vector` (cosine), `text` (BM25), `rerank` (of a model that put hits in order).
     `start`:`end` are characters of the document's text. `heading` joins the path with " > ". `page` is the one the
-    chunk begins on, None where the document has no pages; `licence` is the document's.
+    chunk begins on, None where the document has no pages; `licence` is the document's. `tier` is where it was found.
     """
 
     id: str
@@ -127,3 +142,4 @@ class Hit(msgspec.Struct, frozen=True):
     attributes: dict[str, AttributeValue]
     page: int | None = None
     licence: str | None = None
+    tier: Literal["warm", "cold"] = "warm"

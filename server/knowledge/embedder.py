@@ -1,6 +1,7 @@
 """What a collection asks of the model that embeds for it; a gateway's model handle satisfies it."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
@@ -37,3 +38,26 @@ class Loading(Embedder, Protocol):
     async def ready(self) -> object:
         """Wait until it can embed. Raises a HearthError where it never will."""
         ...
+
+
+@dataclass(frozen=True)
+class Filled:
+    """Vectors that were not computed."""
+
+    vectors: NDArray[np.float32]
+    tokens: int = 0
+
+
+class Blank:
+    """Stands for a model that is gone: every text gets one vector, and no search may look at it."""
+
+    name = "blank"
+    card: Card | None = None
+
+    def __init__(self, dimension: int) -> None:
+        self._dimension = dimension
+
+    async def embed(self, inputs: Sequence[str]) -> Filled:
+        vectors = np.zeros((len(inputs), self._dimension), np.float32)
+        vectors[:, 0] = 1  # of unit length, as every row's vector is
+        return Filled(vectors)

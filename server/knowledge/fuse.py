@@ -9,11 +9,15 @@ _HALF = 8.0
 _CROWD = 30
 """The place whose score tells what many chunks have in common with the query, and so tells nothing."""
 _IN_THE_CROWD = 0.02
-"""What a score counts below the crowd's: enough to keep the order."""
+"""What a score, or a cosine, counts below the crowd's: enough to keep the order."""
 _A_WORD = 0.75
 """BM25 that each word of a query has to bring before its best chunk counts by a quarter."""
 _HEALTHY = 2.0
 """Weight of the vector leg beside 1 for the text leg, where both find what they should."""
+_ENOUGH = 0.75
+"""What the vector leg finds beside 1 of the text leg where its model knows the language: pieces suit words better."""
+_FALL = 3
+"""The power with which it loses weight below that."""
 _NOTHING = 0.01
 """Keeps the ratio of two confidences finite."""
 
@@ -23,20 +27,21 @@ _WORD = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]{1,2}|[^\W\u3040-\
 
 @dataclass(frozen=True)
 class Scale:
-    """What the BM25 scores of one query are measured by.
+    """What the BM25 scores and the cosines of one query are measured by.
 
-    `best` is the highest, `crowd` what chunks far down still have, `wanted` what a query of this length should bring.
+    Of BM25 `best` is the highest, `crowd` what chunks far down still have, `wanted` what a query of this length should
+    bring. `near` is the cosine that chunks far down still have.
     """
 
     best: float
     crowd: float
     wanted: float
+    near: float
 
     @classmethod
-    def of(cls, query: str, scores: Collection[float]) -> "Scale":
-        ordered = sorted(scores, reverse=True)
-        crowd = ordered[_CROWD] if len(ordered) > _CROWD else 0.0
-        return cls(max(0.0, ordered[0]) if ordered else 0.0, max(0.0, crowd), _A_WORD * len(words(query)))
+    def of(cls, query: str, scores: Collection[float], cosines: Collection[float]) -> "Scale":
+        best = max(0.0, *scores) if scores else 0.0
+        return cls(best, _crowd(scores), _A_WORD * len(words(query)), _crowd(cosines))
 
     def share(self, score: float) -> float:
         """0 to 1: how far a chunk stands out of the crowd, less where even the best has little of the query."""
@@ -44,9 +49,22 @@ class Scale:
         whole = self.best + self.wanted
         return above * self.best / whole**2 if whole > 0 else 0.0
 
+    def nearness(self, cosine: float) -> float:
+        """0 to 1: the cosine, or about the crowd's where it is less.
+
+        A chunk that words found is not held back by what a model that does not know them says of it.
+        """
+        cosine = of_cosine(cosine)
+        return (1 - _IN_THE_CROWD) * max(cosine, self.near) + _IN_THE_CROWD * cosine
+
     def beside(self, other: "Scale") -> "Scale":
         """The same for scores of one query in two collections: the best of both is the best."""
-        return Scale(max(self.best, other.best), self.crowd, self.wanted)
+        return Scale(max(self.best, other.best), self.crowd, self.wanted, max(self.near, other.near))
+
+
+def _crowd(scores: Collection[float]) -> float:
+    """Nothing where they are no crowd."""
+    return max(0.0, sorted(scores, reverse=True)[_CROWD]) if len(scores) > _CROWD else 0.0
 
 
 def words(text: str) -> list[str]:
@@ -62,9 +80,11 @@ def spans(text: str) -> list[tuple[int, int]]:
 def weights_of(vector: float, text: float) -> tuple[float, float]:
     """Weights of the vector and the text leg, 1 together, from how well each finds known chunks (0 to 1 each).
 
-    A leg that falls behind loses more than it falls behind: what it says of a chunk it would not find is noise.
+    A leg that falls behind loses more than it falls behind: what it says of a chunk it would not find is noise. The
+    text leg falls behind where it cannot read the script at all.
     """
-    odds = _HEALTHY * ((vector + _NOTHING) / (text + _NOTHING)) ** 2
+    beside = (vector + _NOTHING) / (text + _NOTHING)
+    odds = _HEALTHY * max(min(1.0, beside / _ENOUGH) ** _FALL, beside**2)
     return odds / (1 + odds), 1 / (1 + odds)
 
 
@@ -78,7 +98,7 @@ def fused(
     """
     whole = sum(weights)
     vector, text = (weight / whole for weight in weights)
-    found = {key: vector * of_cosine(cosine) for key, cosine in cosines.items()}
+    found = {key: vector * scale.nearness(cosine) for key, cosine in cosines.items()}
     for key, score in scores.items():
         found[key] = min(1.0, found.get(key, 0.0) + text * scale.share(score))
     return dict(sorted(found.items(), key=lambda item: (-item[1], item[0])))

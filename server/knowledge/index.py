@@ -30,11 +30,20 @@ def due(rows: int, made: Collection[str], filtered: Mapping[str, str]) -> dict[s
     return {column: config for column, config in wanted.items() if column not in made}
 
 
-def words(language: str) -> FTS:
-    """Of the text column, made after the first rows: on an empty table its ranking is off until the next optimize."""
+def words(language: str | None) -> FTS:
+    """Of the text column; words lose their endings as `language` says, LanceDB's name of it, or keep them with None.
+
+    Made after the first rows: on an empty table its ranking is off until the next optimize.
+    """
     # icu/split cuts like the simple tokenizer where words have spaces, and by dictionary where they have none; stop
     # words stay, so that a query of nothing else still finds something.
-    return FTS(base_tokenizer="icu/split", remove_stop_words=False, stem=True, ascii_folding=True, language=language)
+    return FTS(
+        base_tokenizer="icu/split",
+        remove_stop_words=False,
+        stem=language is not None,
+        ascii_folding=True,
+        language=language or "English",
+    )
 
 
 def _of_attribute(kind: str) -> Any:

@@ -7,20 +7,21 @@ next ingest goes on with what is left.
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from server.knowledge.attributes import Types
+from server.knowledge.attributes import Types, fitting
 from server.knowledge.counting import Counter
 from server.knowledge.document import Chunk, Document, Unreadable, document_id
 from server.knowledge.embedder import Embedder
 from server.knowledge.extract import extract, fingerprint
 from server.knowledge.licences import Licences
-from server.knowledge.report import IngestReport, Progress, Skipped
+from server.knowledge.record import Speed
+from server.knowledge.report import Advance, IngestReport, Progress, Skipped
 from server.knowledge.sources.files import FoundFile
 from server.knowledge.splitter import Limits, split
 from server.knowledge.stored import Cut, Stored
@@ -78,20 +79,26 @@ class Ingest:
         self._upkeep = upkeep
         self.known = known
         self.written: set[str] = set()
+        self.touched: set[str] = set()
+        """Written or deleted since somebody last emptied it."""
         self._deleted: set[str] = set()
         self._waiting: list[tuple[Document, list[Chunk]]] = []
         self._uris: dict[str, list[str]] = {"added": [], "updated": [], "unchanged": [], "deleted": []}
         self._skipped: list[Skipped] = []
         self._chunks = 0
         self._tokens = 0
+        self._embedding = 0.0
         self._started = time.perf_counter()
 
     async def files(self, found: Sequence[tuple[FoundFile, str]], progress: Progress | None) -> None:
         """Take in the files that changed, each with the name of its source."""
+        sizes = [0] * len(found) if progress is None else await asyncio.to_thread(_sizes, found)
+        done = 0
         for n, (file, source) in enumerate(found, start=1):
             await self._file(file, source)
+            done += sizes[n - 1]
             if progress is not None:
-                progress(f"{n} of {len(found)} files, {self._chunks} chunks embedded")
+                progress(Advance(n, len(found), done, sum(sizes), self._chunks))
         await self.finish()
 
     async def add(self, document: Document) -> None:
@@ -117,11 +124,18 @@ class Ingest:
     async def delete(self, ids: Sequence[str]) -> None:
         await self._store.delete(ids)
         self._deleted |= set(ids)
+        self.touched |= set(ids)
         self._uris["deleted"] += [self.known[each].uri for each in ids]
         await self._upkeep()
 
     def skip(self, skipped: Iterable[Skipped]) -> None:
         self._skipped += skipped
+
+    @property
+    def untouched(self) -> set[str]:
+        """The uris of known documents of which nothing was read, written or deleted."""
+        touched = set().union(*self._uris.values())
+        return {stored.uri for stored in self.known.values()} - touched
 
     @cached_property
     def report(self) -> IngestReport:
@@ -136,6 +150,11 @@ class Ingest:
             tokens=self._tokens,
             seconds=time.perf_counter() - self._started,
         )
+
+    @property
+    def speed(self) -> Speed:
+        """What was embedded so far."""
+        return Speed(self._chunks, self._tokens, self._embedding)
 
     async def _file(self, file: FoundFile, source: str) -> None:
         stored = self.known.get(document_id(file.path))
@@ -172,12 +191,18 @@ class Ingest:
         vectors = await self._vectors([chunk.indexed for _, chunks in batch for chunk in chunks])
         borders = np.cumsum([len(chunks) for _, chunks in batch])[:-1]
         parts = np.split(vectors, borders)
-        whole = [Cut(document, chunks, part) for (document, chunks), part in zip(batch, parts, strict=True)]
+        whole = [Cut(self._kept(document), chunks, part) for (document, chunks), part in zip(batch, parts, strict=True)]
         cuts = [cut for cut in whole if not self._is_flawed(cut)]
         await self._store.replace([cut for cut in cuts if cut.chunks or cut.document.id in self.known])
         for cut in cuts:
             self._note(cut)
         await self._upkeep()
+
+    def _kept(self, document: Document) -> Document:
+        """With what the table has columns for: those of one that serves until another is built may be other ones."""
+        if self._store.types == self._cutter.types:
+            return document
+        return replace(document, attributes=fitting(document.attributes, self._store.types))
 
     def _is_flawed(self, cut: Cut) -> bool:
         """Whether its vectors cannot be kept, which is noted: what the store has of the document stays."""
@@ -188,6 +213,7 @@ class Ingest:
 
     async def _vectors(self, texts: Sequence[str]) -> NDArray[np.float32]:
         parts = [np.empty((0, self._store.dimension), np.float32)]
+        started = time.perf_counter()
         for at in range(0, len(texts), _BATCH):
             found = await self._embedder.embed(texts[at : at + _BATCH])
             if found.vectors.shape[1:] != (self._store.dimension,):
@@ -196,15 +222,28 @@ class Ingest:
                 raise ValueError(f"model {self._embedder.name} gave vectors of {size} numbers, here are {wanted}")
             parts.append(found.vectors)
             self._tokens += found.tokens
+        self._embedding += time.perf_counter() - started
         return np.concatenate(parts)
 
     def _note(self, cut: Cut) -> None:
         uri, was_known = cut.document.uri, cut.document.id in self.known
         self._chunks += len(cut.chunks)
         self.written.add(cut.document.id)
+        self.touched.add(cut.document.id)
         if not cut.chunks:
             self._skipped.append(Skipped(uri, _NO_TEXT))
             if was_known:
                 self._uris["deleted"].append(uri)
         else:
             self._uris["updated" if was_known else "added"].append(uri)
+
+
+def _sizes(found: Sequence[tuple[FoundFile, str]]) -> list[int]:
+    """In bytes, 0 where a file is gone by now."""
+    sizes = []
+    for file, _ in found:
+        try:
+            sizes.append(file.path.stat().st_size)
+        except OSError:
+            sizes.append(0)
+    return sizes

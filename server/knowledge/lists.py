@@ -5,6 +5,7 @@ whether the vectors have clusters or not.
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Final
 
 import numpy as np
@@ -41,6 +42,17 @@ class Lists:
     def reads(self) -> int:
         """About how many floats a search multiplies."""
         return int(self.vectors.size * self.probes / max(1, len(self.centroids))) + self.centroids.size
+
+    def at(self, numbers: Numbers) -> Matrix:
+        """The vectors of these numbers."""
+        return self.vectors[self._places[numbers]]
+
+    @cached_property
+    def _places(self) -> Numbers:
+        """Where each number lies."""
+        places = np.empty_like(self.numbers)
+        places[self.numbers] = np.arange(len(self.numbers))
+        return places
 
     def search(self, vector: Matrix) -> tuple[Numbers, Matrix]:
         """Numbers and cosines of what lies in the nearest lists, in no order."""

@@ -19,7 +19,7 @@ _FRAGMENTS, _UNINDEXED, _COMMITS = 64, 4096, 20
 _RETENTION = timedelta(hours=1)
 _PRESSED_RETENTION = timedelta(seconds=10)
 """A search opens the newest version and is done in less; who reads longer holds a lease."""
-_GARBAGE_SHARE, _GARBAGE_FLOOR = 0.2, 4 * 1024**2
+_GARBAGE_SHARE, _GARBAGE_FLOOR = 0.2, 2 * 1024**2
 _SHARE_OF_TIME = 5
 """After a pass rests follow that are this many times as long."""
 _SHORTEST_REST = 0.25
@@ -34,6 +34,7 @@ class Measure:
     """What a table looks like. `live` is in bytes what its newest version needs, `disk` all that lies in its folder."""
 
     rows: int = 0
+    documents: int = 0
     fragments: int = 0
     unindexed: int = 0
     commits: int = 0
@@ -92,8 +93,11 @@ class Maintenance:
         """Something was written."""
         self._written.set()
 
-    async def close(self) -> None:
-        """Let a pass end that has begun, and make one that is due: this process may have been a short one."""
+    async def close(self, *, last: bool = True) -> None:
+        """Let a pass end that has begun, and make one that is due: this process may have been a short one.
+
+        Without `last` none is made: nobody needs the table any more.
+        """
         if self._task is None:
             return
         self._stopped.set()
@@ -103,7 +107,7 @@ class Maintenance:
         if running:
             self._task.cancel()
             await asyncio.wait(running)
-        elif woken:
+        elif woken and last:
             await self.keep()
         self._task = None
 

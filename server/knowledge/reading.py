@@ -5,7 +5,7 @@ Faults are LanceDB's: OSError, ValueError or RuntimeError.
 
 import asyncio
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,11 +15,15 @@ from numpy.typing import NDArray
 
 from server.knowledge.attributes import Types, columns, quoted, read
 from server.knowledge.index import WORDS
+from server.knowledge.report import IndexState
 from server.knowledge.rows import HIT_COLUMNS, LIST_COLUMNS, STATE_COLUMNS, restored
 from server.knowledge.stored import Held, Listed, Stored
 
 _QUERY_CHARACTERS = 8192
 _GONE = "Not found"
+_REFINED, _LEAST_REFINED, _MOST_REFINED = 300, 2, 10
+"""Rows whose vectors are read and compared, for those of the index have one bit a number; and how many for each row
+that is wanted: reading them is most of a deep search."""
 
 
 class Reading:
@@ -85,6 +89,11 @@ class Reading:
         found = await self._table.query().where(f"id IN ({condition})").select(["id", "vector"]).to_list()
         return {row["id"]: row["vector"] for row in found}
 
+    async def whole(self, ids: Sequence[str]) -> pa.Table:
+        """All columns of these documents' rows, in no order."""
+        found: pa.Table = await self._table.query().where(among(ids)).to_arrow()
+        return found
+
     async def sample(self, most: int) -> list[tuple[str, str]]:
         """Id and text of at most `most` chunks, evenly from all over the table."""
         chunks = int(await self._table.count_rows())
@@ -121,8 +130,20 @@ class Reading:
         Raises ValueError where the vector has another size than the table's or a number that is not finite.
         """
         self._check(vector)
-        query = self._table.vector_search(vector).distance_type("cosine").refine_factor(10)
-        query = query.select([*self._hit_columns(), "_distance"]).limit(limit)
+        return await self._nearest(vector, where, limit, [*self._hit_columns(), "_distance"])
+
+    async def _nearest(
+        self,
+        vector: NDArray[np.float32],
+        where: str | None,
+        limit: int,
+        wanted: Sequence[str],
+        with_row_id: bool = False,
+    ) -> pa.Table:
+        refine = max(_LEAST_REFINED, min(_MOST_REFINED, -(-_REFINED // limit)))
+        query = self._table.vector_search(vector).distance_type("cosine").refine_factor(refine)
+        query = query.select(list(wanted)).limit(limit)
+        query = query.with_row_id() if with_row_id else query
         return await _found(query.where(where) if where else query)
 
     async def matching(self, text: str, where: str | None, limit: int) -> pa.Table | None:
@@ -132,9 +153,19 @@ class Reading:
         """
         if not await self.is_indexed():
             return None
+        return await self._matching(text, where, limit, [*self._hit_columns(), "vector", "_score"])
+
+    async def _matching(
+        self, text: str, where: str | None, limit: int, wanted: Sequence[str], with_row_id: bool = False
+    ) -> pa.Table:
         query = self._table.query().nearest_to_text(MatchQuery(text[:_QUERY_CHARACTERS], WORDS))  # type: ignore[call-arg]  # its other fields have defaults
-        query = query.select([*self._hit_columns(), "vector", "_score"]).limit(limit)
+        query = query.select(list(wanted)).limit(limit)
+        query = query.with_row_id() if with_row_id else query
         return await _found(query.where(where) if where else query)
+
+    async def indices(self) -> list[IndexState]:
+        """In the order of their columns."""
+        return await indices(self._table)
 
     async def is_indexed(self) -> bool:
         """Whether words can be searched; once they can they always can."""
@@ -156,11 +187,32 @@ class Reading:
         return [*HIT_COLUMNS, *columns(self._types)]
 
 
+def among(ids: Iterable[str]) -> str:
+    """The condition of rows of these documents."""
+    return f"document_id IN ({', '.join(map(quoted, ids)) or 'NULL'})"
+
+
 async def rows_of(table: Any, each: str) -> list[dict[str, Any]]:
     """One document's chunks without their vectors."""
     wanted = [name for name in (await table.schema()).names if name not in ("vector", WORDS)]
     found: list[dict[str, Any]] = await table.query().where(f"document_id = {quoted(each)}").select(wanted).to_list()
     return found
+
+
+async def indices(table: Any) -> list[IndexState]:
+    """Those of a table, in the order of their columns."""
+    found = [
+        IndexState(
+            ", ".join(each.columns),
+            each.index_type,
+            each.num_indexed_rows or 0,
+            each.num_unindexed_rows or 0,
+            each.index_details.get("language"),
+            each.index_details.get("base_tokenizer"),
+        )
+        for each in await table.list_indices()
+    ]
+    return sorted(found, key=lambda each: each.column)
 
 
 async def documents(table: Any, ids: Sequence[str] | None = None) -> dict[str, Stored]:

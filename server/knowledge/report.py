@@ -8,8 +8,22 @@ import msgspec
 from server.knowledge.document import Hit
 from server.knowledge.fuse import Scale
 
-Progress = Callable[[str], None]
-"""Hears one line about how far an ingest is. Called on the event loop."""
+
+class Advance(msgspec.Struct, frozen=True):
+    """How far an ingest is: files that were looked at, of so many, and their bytes; chunks that were embedded."""
+
+    files: int
+    all_files: int
+    bytes: int
+    all_bytes: int
+    chunks: int
+
+    def __str__(self) -> str:
+        return f"{self.files} of {self.all_files} files, {self.chunks} chunks embedded"
+
+
+Progress = Callable[[Advance], None]
+"""Hears how far an ingest is. Called on the event loop."""
 
 
 class Skipped(msgspec.Struct, frozen=True):
@@ -50,12 +64,50 @@ class IngestReport(msgspec.Struct, frozen=True):
         return f"{', '.join(parts) or 'no documents'} ({self.chunks} chunks embedded in {self.seconds:.1f} s)"
 
 
+class Applied(msgspec.Struct, frozen=True):
+    """What became of changes, by document id. `refused` says why; what was `unchanged` was not embedded again."""
+
+    written: tuple[str, ...]
+    unchanged: tuple[str, ...]
+    deleted: tuple[str, ...]
+    refused: tuple[Skipped, ...]
+
+
+class IndexState(msgspec.Struct, frozen=True):
+    """One index of a table. `language` and `tokenizer` are those of an index of words."""
+
+    column: str
+    kind: str
+    rows: int
+    unindexed: int
+    language: str | None = None
+    tokenizer: str | None = None
+
+
+class Rebuilding(msgspec.Struct, frozen=True):
+    """A new index that is built beside the one that serves. `done` of `documents` are in it, `chunks` were embedded.
+
+    `note` says what searches do without until it serves; None where they do without nothing.
+    """
+
+    reason: str
+    documents: int
+    done: int
+    chunks: int
+    seconds: float
+    note: str | None = None
+
+
 class Upkeep(msgspec.Struct, frozen=True):
     """How a table is kept, as maintenance last saw it. `bytes` are on disk, `hot` are rows searched in memory.
 
-    `unindexed` rows are searched one by one. `failures` counts passes that failed, `error` is of the last, if it did.
+    `pending` documents are still to be brought into the index that is built to take this one's place; `rebuild` tells
+    of that. `unindexed` rows are searched one by one. `failures` counts passes that failed, `error` is of the last, if
+    it did. `cold` documents are in cold storage, and not among the others.
     """
 
+    documents: int = 0
+    chunks: int = 0
     fragments: int = 0
     unindexed: int = 0
     versions: int = 0
@@ -63,6 +115,9 @@ class Upkeep(msgspec.Struct, frozen=True):
     hot: int = 0
     failures: int = 0
     error: str | None = None
+    pending: int = 0
+    rebuild: Rebuilding | None = None
+    cold: int = 0
 
 
 class CollectionStatus(msgspec.Struct, frozen=True):
@@ -85,8 +140,10 @@ class CollectionStatus(msgspec.Struct, frozen=True):
 class Found(msgspec.Struct, frozen=True):
     """`hits` nearest first. `tokens` were embedded for the query. `version` is the table's, which each write raises.
 
-    `weights` are those of the vector and the text leg in a hybrid search, `scale` is what its text scores were
+    `weights` are those of the vector and the text leg in a hybrid search, `scale` is what its scores were
     measured by, and `legs` are the ids that each leg found, best first. `rerank_tokens` were read by a reranker.
+    `mode` is how it was searched; `note` says why, where that is not as it was asked. `tiers` were searched, the cold
+    one for the reason `why`; `is_kept` is of an answer that an earlier search found.
     """
 
     hits: list[Hit]
@@ -97,6 +154,11 @@ class Found(msgspec.Struct, frozen=True):
     scale: Scale
     legs: dict[str, list[str]]
     rerank_tokens: int = 0
+    mode: str = "hybrid"
+    note: str | None = None
+    tiers: tuple[str, ...] = ("warm",)
+    why: str = ""
+    is_kept: bool = False
 
 
 @dataclass
@@ -104,6 +166,8 @@ class SourceState:
     """What one source is doing. `state` is connecting, following, waiting (to try again) or failed.
 
     `messages` and `refused` count since the start; `lag_seconds` is how long the last message took to be searchable.
+    `behind` messages were still to be read after it, where the broker tells. `last` is when the last message was sent,
+    or files were last brought up to date, in seconds since 1970.
     """
 
     source: str
@@ -112,3 +176,5 @@ class SourceState:
     messages: int = 0
     refused: int = 0
     lag_seconds: float | None = None
+    behind: int | None = None
+    last: float | None = None

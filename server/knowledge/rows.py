@@ -1,13 +1,15 @@
 """The table's columns, and documents as rows of it. Knows the store's format and no connection."""
 
+import hashlib
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
+import msgspec
 import numpy as np
 import pyarrow as pa
 
-from server.knowledge.attributes import Types, columns, read, written
-from server.knowledge.document import Chunk, Document, digest
+from server.knowledge.attributes import OPEN_COLUMN, Types, column, columns, read, written
+from server.knowledge.document import Chunk, Document, digest, joined
 from server.knowledge.stored import Cut
 
 SEPARATOR = " > "
@@ -43,65 +45,94 @@ def schema(dimension: int, types: Types, metadata: Mapping[bytes | str, bytes | 
     return pa.schema(fields, metadata=dict(metadata))
 
 
+def types_of(like: pa.Schema) -> Types:
+    """Of the attributes that a table's columns hold."""
+    if OPEN_COLUMN in like.names:
+        return None
+    kinds = {kind: name for name, kind in _TYPES.items()}
+    prefix = column("")
+    return {name.removeprefix(prefix): kinds[like.field(name).type] for name in like.names if name.startswith(prefix)}
+
+
 def rows(cuts: Iterable[Cut], types: Types, dimension: int) -> pa.Table:
     """One row a chunk."""
     held = list(cuts)
     like = schema(dimension, types, {})
-    records = [_row(cut.document, n, chunk, types) for cut in held for n, chunk in enumerate(cut.chunks)]
+    # Column by column, what is a document's own once for all its chunks: this is half of what an append costs.
+    found = _of_chunks([(cut.document.id, n, chunk) for cut in held for n, chunk in enumerate(cut.chunks)])
+    sizes = [len(cut.chunks) for cut in held]
+    for name, values in _of_documents([cut.document for cut in held], types).items():
+        found[name] = [value for value, size in zip(values, sizes, strict=True) for _ in range(size)]
     flat = np.concatenate([cut.vectors for cut in held] or [np.empty((0, dimension), np.float32)]).astype(np.float32)
-    arrays: dict[str, Any] = {
-        name: pa.array([record[name] for record in records], type=like.field(name).type)
-        for name in like.names
-        if name != "vector"
-    }
+    arrays: dict[str, Any] = {name: pa.array(values, like.field(name).type) for name, values in found.items()}
     arrays["vector"] = pa.FixedSizeListArray.from_arrays(pa.array(flat.ravel(), pa.float32()), dimension)
     return pa.Table.from_arrays([arrays[name] for name in like.names], schema=like)
 
 
-def _row(document: Document, position: int, chunk: Chunk, types: Types) -> dict[str, Any]:
+def digests(found: pa.Table) -> dict[str, str]:
+    """SHA-256, in hex, of all that each document's rows hold, with their number; the rows may come in any order."""
+    names = sorted(name for name in found.column_names if name != "vector")
+    values = [found[name].to_pylist() for name in names]
+    size = found.num_rows
+    column = cast("pa.FixedSizeListArray[Any, Any]", found["vector"].combine_chunks())
+    vectors = column.flatten().to_numpy().astype("<f4").reshape(size, -1) if size else np.empty((0, 0))
+    documents: list[Any] = found["document_id"].to_pylist()
+    places: list[Any] = found["position"].to_pylist()
+    sums: dict[str, Any] = {}
+    for document, _, row in sorted(zip(documents, places, range(size), strict=True)):
+        taken = sums.setdefault(document, hashlib.sha256())
+        taken.update(msgspec.msgpack.encode([each[row] for each in values]))
+        taken.update(vectors[row].tobytes())
+    return {document: taken.hexdigest() for document, taken in sums.items()}
+
+
+def _of_chunks(chunks: Sequence[tuple[str, int, Chunk]]) -> dict[str, list[Any]]:
+    """Columns by name, of chunks with their document and their place in it."""
     return {
-        "id": f"chunk-{digest(document.id, str(position), chunk.text)}",
-        "document_id": document.id,
-        "uri": document.uri,
-        "filename": document.filename,
-        "title": document.title,
-        "heading": SEPARATOR.join(chunk.heading),
-        "text": chunk.text,
-        "indexed": chunk.indexed,
-        "content_hash": digest(chunk.indexed),
-        "document_hash": document.hash,
-        "source": document.source,
-        "path": document.path,
-        "licence": document.licence,
-        "page": chunk.page,
-        "start": chunk.start,
-        "end": chunk.end,
-        "position": position,
-        "token_count": chunk.tokens,
-        **written(document.attributes, types),
+        "id": [f"chunk-{digest(document, str(n), chunk.text)}" for document, n, chunk in chunks],
+        "heading": [SEPARATOR.join(chunk.heading) for _, _, chunk in chunks],
+        "text": [chunk.text for _, _, chunk in chunks],
+        "indexed": [chunk.indexed for _, _, chunk in chunks],
+        "content_hash": [digest(chunk.indexed) for _, _, chunk in chunks],
+        "page": [chunk.page for _, _, chunk in chunks],
+        "start": [chunk.start for _, _, chunk in chunks],
+        "end": [chunk.end for _, _, chunk in chunks],
+        "position": [n for _, n, _ in chunks],
+        "token_count": [chunk.tokens for _, _, chunk in chunks],
+    }
+
+
+def _of_documents(documents: Sequence[Document], types: Types) -> dict[str, list[Any]]:
+    attributes = [written(document.attributes, types) for document in documents]
+    return {
+        "document_id": [document.id for document in documents],
+        "uri": [document.uri for document in documents],
+        "filename": [document.filename for document in documents],
+        "title": [document.title for document in documents],
+        "document_hash": [document.hash for document in documents],
+        "source": [document.source for document in documents],
+        "path": [document.path for document in documents],
+        "licence": [document.licence for document in documents],
+        **{name: [each[name] for each in attributes] for name in columns(types)},
     }
 
 
 def restored(found: Sequence[Mapping[str, Any]], types: Types) -> Document:
-    """A document put together from its rows: the text in its places, white space between chunks as blank lines.
+    """A document put together from its rows, the text in its places.
 
     A page begins where its first chunk does; one that no chunk begins on lies before the next. Rows of an older layout
     may lack pages and licence.
     """
     ordered = sorted(found, key=lambda row: row["position"])
-    text = ""
     pages: list[int] = []
     for row in ordered:
         pages += [row["start"]] * ((row.get("page") or 0) - len(pages))
-        if len(text) < row["end"]:
-            gap = row["start"] - len(text)
-            text += ("\n" * gap if gap > 0 else "") + row["text"][max(0, -gap) :]
     first = ordered[0]
     return Document(
         id=first["document_id"],
         uri=first["uri"],
         filename=first["filename"],
-        text=text,
+        text=joined(ordered, 0),
         title=first["title"],
         pages=tuple(pages),
         licence=first.get("licence"),

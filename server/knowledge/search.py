@@ -3,7 +3,7 @@
 import asyncio
 import math
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, cast
 
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from server.errors import InvalidValue
 from server.knowledge.attributes import Types, read
-from server.knowledge.document import Hit
+from server.knowledge.document import Hit, joined
 from server.knowledge.fuse import Scale, fused, of_bm25, of_cosine
 
 if TYPE_CHECKING:
@@ -83,6 +83,11 @@ class Legs:
             case "hybrid":
                 await asyncio.gather(self._vector(), self._text())
 
+    def documents(self) -> set[str]:
+        """Of the rows that were found."""
+        tables = (self.by_vector, self.by_text)
+        return {each for table in tables if table is not None for each in _values(table, "document_id")}
+
     async def _vector(self) -> None:
         started = time.perf_counter()
         self.embedded = await self._embed(self._query.text)
@@ -97,11 +102,37 @@ class Legs:
         self.timings_ms["text"] = (time.perf_counter() - started) * 1000
 
 
+def joined_legs(legs: Legs, others: Legs, documents: Set[str]) -> Legs:
+    """The same with what `others` found of these documents, for one ranking of both."""
+    legs.by_vector = _joined(legs.by_vector, others.by_vector, documents, "_distance", "ascending")
+    legs.by_text = _joined(legs.by_text, others.by_text, documents, "_score", "descending")
+    legs.embedded = legs.embedded or others.embedded
+    return legs
+
+
+def _joined(
+    found: "pa.Table | None",
+    others: "pa.Table | None",
+    documents: Set[str],
+    score: str,
+    order: Literal["ascending", "descending"],
+) -> "pa.Table | None":
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    if others is None:
+        return found
+    shown = others.filter(pc.is_in(others["document_id"], pa.array(sorted(documents), pa.string())))
+    if found is not None:
+        shown = pa.concat_tables([found, shown.select(found.column_names).cast(found.schema)])
+    return shown.sort_by([(score, order)])
+
+
 @dataclass(frozen=True)
 class Ranking:
     """`rows` nearest first, each with its score from 0 to 1 and its raw scores.
 
-    `legs` are the ids each leg found, best first; `scale` is what the text leg's scores were measured by.
+    `legs` are the ids each leg found, best first; `scale` is what their scores were measured by.
     """
 
     rows: list[tuple[Row, float, dict[str, float]]]
@@ -112,7 +143,7 @@ class Ranking:
 def ranked(legs: Legs, query: Query) -> Ranking:
     """At most `query.k` rows."""
     cosines, words = _cosines(legs), _scores(legs.by_text, "_score")
-    scale = Scale.of(query.text, words.values())
+    scale = Scale.of(query.text, words.values(), cosines.values())
     match query.mode:
         case "vector":
             scores = {key: of_cosine(cosine) for key, cosine in cosines.items()}
@@ -127,8 +158,10 @@ def ranked(legs: Legs, query: Query) -> Ranking:
     return Ranking(rows, {name: _values(table, "id") for name, table in found.items() if table is not None}, scale)
 
 
-def hit(collection: str, row: Row, score: float, scores: dict[str, float], types: Types) -> Hit:
-    """A row as the caller sees it."""
+def hit(
+    collection: str, row: Row, score: float, scores: dict[str, float], types: Types, cold: Set[str] = frozenset()
+) -> Hit:
+    """A row as the caller sees it; `cold` are the documents that came from cold storage."""
     return Hit(
         id=row["id"],
         collection=collection,
@@ -146,21 +179,16 @@ def hit(collection: str, row: Row, score: float, scores: dict[str, float], types
         attributes=read(row, types),
         page=row["page"],
         licence=row["licence"],
+        tier="cold" if row["document_id"] in cold else "warm",
     )
 
 
 def widened(found: Hit, around: Sequence[Row]) -> Hit:
-    """The hit with its neighbours' text, which `around` holds in order, the hit's among it; its tokens are not counted.
-
-    What chunks repeat of one another stands there once, and white space between them as blank lines.
-    """
+    """The hit with its neighbours' text, which `around` holds in order, the hit's among it. Tokens are not counted."""
     if not around:
         return found
-    start, text = around[0]["start"], ""
-    for row in around:
-        end = start + len(text)
-        if end < row["end"]:
-            text += "\n" * (row["start"] - end) + row["text"][max(0, end - row["start"]) :]
+    start = around[0]["start"]
+    text = joined(around, start)
     return msgspec.structs.replace(found, text=text, start=start, end=start + len(text))
 
 

@@ -4,15 +4,21 @@ import asyncio
 import logging
 from collections.abc import Mapping, Sequence
 
+from msgspec.structs import replace
+
 from config.knowledge import CollectionSpec
 from server.errors import HearthError, KnowledgeUnavailable
 from server.knowledge.collection import Collection
 from server.knowledge.current import Current
 from server.knowledge.document import AttributeValue
 from server.knowledge.embedder import Loading
+from server.knowledge.rebuild import CutAs
+from server.knowledge.refused import Refused
 from server.knowledge.report import CollectionStatus, SourceState, Upkeep
 
 log = logging.getLogger(__name__)
+
+_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 5.0, 300.0
 
 
 class Shelf:
@@ -24,6 +30,7 @@ class Shelf:
         self.opened = False
         self.settled = False
         self.error: str | None = None
+        self.rebuild_error: str | None = None
         self._collection = collection
         self._embedder = embedder
         self._current = current
@@ -51,12 +58,27 @@ class Shelf:
     @property
     def upkeep(self) -> Upkeep:
         """How its table was when maintenance last looked."""
-        return self._collection.upkeep
+        upkeep = self._collection.upkeep
+        return upkeep if self.rebuild_error is None else replace(upkeep, error=upkeep.error or self.rebuild_error)
 
     @property
     def sources(self) -> Sequence[SourceState]:
         """What each watched or followed source is doing."""
         return () if self._current is None else self._current.sources
+
+    @property
+    def current(self) -> Current | None:
+        """What keeps it current; None where a client made it."""
+        return self._current
+
+    @property
+    def refused(self) -> Refused | None:
+        """The files that were not taken in, where they are kept."""
+        return self._collection.refused
+
+    def cut_as(self, asked: CutAs) -> None:
+        """As the collection's."""
+        self._collection.cut_as(asked)
 
     def check(self, attributes: Mapping[str, AttributeValue]) -> None:
         """As the collection's `check`, also while it is being opened."""
@@ -64,7 +86,10 @@ class Shelf:
 
     async def status(self) -> CollectionStatus | None:
         """What the collection tells of itself; None while it is not open."""
-        return await self._collection.status() if self.opened else None
+        if not self.opened:
+            return None
+        status = await self._collection.status()
+        return replace(status, error=status.error or self.rebuild_error)
 
     async def ready(self) -> None:
         """Wait for the first sync. Raises KnowledgeUnavailable where the collection failed."""
@@ -81,7 +106,12 @@ class Shelf:
                 log.info("collection %s: %s", self.name, report)
                 self.opened = self.settled = True
                 self._done.set()
-                await (self._current.run() if self._current is not None else asyncio.Event().wait())
+                rebuilding = asyncio.create_task(self._rebuild(), name=f"rebuilding {self.name}")
+                try:
+                    await (self._current.run() if self._current is not None else asyncio.Event().wait())
+                finally:
+                    rebuilding.cancel()
+                    await asyncio.wait([rebuilding])
         except (HearthError, OSError, ValueError, RuntimeError) as error:
             # LanceDB reports every fault of a table as one of these; the others keep serving.
             self.error = str(error)
@@ -89,3 +119,18 @@ class Shelf:
             log.error("collection %s: %s", self.name, error)
         finally:
             self.opened = False
+
+    async def _rebuild(self) -> None:
+        """Bring the index to what the recipe says, however often that fails: the old one goes on serving."""
+        pause = _FIRST_PAUSE_S
+        while True:
+            try:
+                await self._collection.rebuild()
+            except HearthError as error:
+                self.rebuild_error = error.message
+                log.warning("collection %s: %s; trying again in %.0f s", self.name, error.message, pause)
+                await asyncio.sleep(pause)
+                pause = min(2 * pause, _LONGEST_PAUSE_S)
+            else:
+                self.rebuild_error = None
+                return

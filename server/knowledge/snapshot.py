@@ -91,6 +91,36 @@ class Snapshot:
         found = self._hits(numbers[order])
         return found.append_column("_distance", pa.array(1 - cosines[order], pa.float32()))
 
+    def at(self, addresses: Addresses) -> pa.Table | None:
+        """The hits of these rows in their order, each with its `vector`; None where one is not here. Blocks.
+
+        There is at least one address.
+        """
+        numbers = self._numbers(addresses)
+        if numbers is None:
+            return None
+        vectors = np.empty((len(numbers), self.buffer.shape[1]), np.float32)
+        in_tail = numbers >= self.first
+        vectors[in_tail] = self.tail[numbers[in_tail] - self.first]
+        if self.lists is not None:
+            vectors[~in_tail] = self.lists.at(numbers[~in_tail])
+        column = pa.FixedSizeListArray.from_arrays(pa.array(vectors.ravel(), pa.float32()), vectors.shape[1])
+        return self._hits(numbers).append_column("vector", column)
+
+    def _numbers(self, addresses: Addresses) -> Numbers | None:
+        if not len(self.addresses):
+            return None
+        known, order = self._in_order
+        places = np.minimum(np.searchsorted(known, addresses), len(known) - 1)
+        return order[places] if bool((known[places] == addresses).all()) else None
+
+    @cached_property
+    def _in_order(self) -> tuple[Addresses, Numbers]:
+        """Addresses that rise, and their numbers; of an address that two rows had, the row that is there."""
+        here = np.flatnonzero(self.alive)
+        order = here[np.argsort(self.addresses[here], kind="stable")]
+        return self.addresses[order], order
+
     @cached_property
     def _is_whole(self) -> bool:
         return bool(self.alive.all())

@@ -1,13 +1,14 @@
 """A collection's table in LanceDB: made or found, written in whole documents, searched, kept compact.
 
-LanceDB is imported when a collection opens, and nowhere before. A folder holds one table, or several while a changed
-recipe is taken over: each has the fingerprint of what its rows were made with, the newest serves.
+LanceDB is imported when a collection opens, and nowhere before. A folder holds one table, or several while one is
+built to take another's place (`tables`): each has in its schema what its rows were made with.
 """
 
 import asyncio
 import functools
 import itertools
 import os
+import re
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
@@ -17,8 +18,10 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 # LanceDB reports every query plan it finds unusual; set before its first import, which reads it.
@@ -29,25 +32,28 @@ import lancedb  # after the line above
 from server.errors import InvalidValue
 from server.knowledge import index
 from server.knowledge.attributes import Types, columns, quoted, written
-from server.knowledge.document import AttributeValue, Document, digest
+from server.knowledge.document import AttributeValue, digest
 from server.knowledge.hot import Hot
-from server.knowledge.language import language_of
-from server.knowledge.lock import WriteLock
+from server.knowledge.lock import InUse, WriteLock
 from server.knowledge.maintenance import Measure, tail
-from server.knowledge.reading import Reading, documents, rows_of
-from server.knowledge.rows import restored, rows, schema
-from server.knowledge.stored import Cut, Stored
+from server.knowledge.reading import Reading, among
+from server.knowledge.record import MadeWith
+from server.knowledge.rows import digests, rows, schema, types_of
+from server.knowledge.snapshot import Snapshot
+from server.knowledge.stored import Cut
+from server.knowledge.text_index import AUTO, TextIndex
+from server.knowledge.written import NOTHING, Written
 
-_NAME = "chunks_"
+_NAME = re.compile(r"chunks_\d+")
 _FINGERPRINT = b"hearth.fingerprint"
 _PROBE = b"hearth.probe"
+_MADE = b"hearth.made"
 _SAME_MODEL = 0.99
 """Cosine between one sentence's vectors then and now. Precisions of one model differ by less than 0.001."""
 _INDEX_CACHE = 512 * 1024**2
 _METADATA_CACHE = 128 * 1024**2
 _HOT = 512 * 1024**2
 _IDS_PER_DELETE = 500
-_READ_FOR_LANGUAGE = 200
 _JOINED_ROWS = 16_384
 _FRAGMENT = np.uint64(32)
 """A row's address is its fragment's number and, in so many bits, its place there."""
@@ -66,54 +72,111 @@ def _session() -> lancedb.Session:
 
 @dataclass(frozen=True)
 class Shape:
-    """What rows are made with. `fingerprint` covers all but the model, `probe` (its vector for one text) that."""
+    """What rows are made with. `fingerprint` covers all but the model, `probe` (its vector for one text) that.
+
+    `made` is the same in words; None of a table that was made before it was kept.
+    """
 
     attributes: Types
     fingerprint: str
     probe: NDArray[np.float32]
+    made: MadeWith | None = None
+
+    def has_model_of(self, other: "Shape") -> bool:
+        """Whether both are for one model: by what it says it is, where both say it, and by its vectors."""
+        if self.made is not None and other.made is not None and self.made.is_other_model(other.made):
+            return False
+        return self.probe.shape == other.probe.shape and float(self.probe @ other.probe) >= _SAME_MODEL
+
+    def is_as(self, other: "Shape") -> bool:
+        """Whether rows of both are the same."""
+        return self.fingerprint == other.fingerprint and self.has_model_of(other)
 
 
 class Store(Reading):
     """Many tasks may read; writes come one at a time. Faults are LanceDB's: OSError, ValueError or RuntimeError."""
 
-    def __init__(self, connection: Any, table: Any, shape: Shape, older: Sequence[str], folder: Path, hot: int) -> None:
+    def __init__(self, connection: Any, table: Any, shape: Shape, folder: Path, hot: int, language: str) -> None:
         super().__init__(table, shape.attributes, len(shape.probe))
-        self.older = tuple(older)
-        """Tables made with another shape, whose documents are not all taken over yet."""
+        self.shape = shape
         self._connection = connection
-        self._shape = shape
         self._folder = folder
         self._lock = WriteLock(folder)
+        self._words = TextIndex(self, table, language)
+        self._mark: InUse | None = None
         self._commits = 0
+        self._stamp = (-1, "")
         self._filtered: dict[str, str] = {}
+        self._written: Written | None = None
         self._hot = Hot(self._leased, self._hit_columns(), hot)
 
     @classmethod
-    async def open(cls, folder: Path, shape: Shape, *, hot: int = _HOT) -> "Store":
-        """The newest table where it has this shape, else a new one beside it. It sees rows as others write them.
+    async def open(cls, folder: Path, shape: Shape, *, hot: int = _HOT, language: str = AUTO) -> "Store":
+        """The newest table of this shape, else a new one. It sees rows as others write them.
 
-        `hot` is how many bytes of memory its rows may take.
+        `hot` is how many bytes of memory its rows may take, `language` what words lose their endings in.
         """
-        await asyncio.to_thread(folder.mkdir, parents=True, exist_ok=True)
-        connection = await lancedb.connect_async(folder, read_consistency_interval=timedelta(0), session=_session())
-        names = await _tables(connection)
-        if names:
-            table = await connection.open_table(names[-1])
-            if _is_shaped(await table.schema(), shape):
-                return cls(connection, table, shape, names[:-1], folder, hot)
-        number = int(names[-1].removeprefix(_NAME)) + 1 if names else 1
-        table = await _created(connection, f"{_NAME}{number}", shape)
-        return cls(connection, table, shape, names, folder, hot)
+        connection = await connected(folder)
+        for name in reversed(await tables(connection)):
+            table = await connection.open_table(name)
+            if shape_of(await table.schema()).is_as(shape):
+                return cls(connection, table, shape, folder, hot, language)
+            table.close()
+        table = await created(connection, await free_name(connection), shape)
+        return cls(connection, table, shape, folder, hot, language)
+
+    @classmethod
+    async def named(cls, folder: Path, name: str, *, hot: int = _HOT, language: str = AUTO) -> "Store":
+        """One table, whatever its rows were made with; it is not removed before this is closed.
+
+        Raises FileNotFoundError where somebody is removing it just now.
+        """
+        mark = InUse(folder, name)
+        connection = await connected(folder)
+        if not await asyncio.to_thread(mark.hold):
+            raise FileNotFoundError(f"the table {name} of {folder} is being removed")
+        try:
+            table = await connection.open_table(name)
+            store = cls(connection, table, shape_of(await table.schema()), folder, hot, language)
+        except BaseException:
+            mark.let_go()
+            raise
+        store._mark = mark
+        return store
 
     async def close(self) -> None:
         await self._hot.close()
         self._table.close()
         self._connection.close()
+        if self._mark is not None:
+            self._mark.let_go()
+
+    async def stamp(self) -> tuple[int, str]:
+        """The newest version and when it was made, which tells copies of a table apart that went on by themselves."""
+        version = await self.version()
+        if self._stamp[0] != version:
+            made = {each["version"]: each["timestamp"] for each in await self._table.list_versions()}
+            self._stamp = version, str(made.get(version))
+        return self._stamp
 
     @property
     def table(self) -> str:
         """A name for what its rows are made with: documents cut in one way, embedded by one model."""
-        return digest(self._shape.fingerprint, " ".join(f"{value:.1f}" for value in self._shape.probe))
+        return digest(self.shape.fingerprint, " ".join(f"{value:.1f}" for value in self.shape.probe))
+
+    @property
+    def name(self) -> str:
+        """The table's own, in its folder."""
+        return str(self._table.name)
+
+    @property
+    def folder(self) -> Path:
+        return self._folder
+
+    @property
+    def types(self) -> Types:
+        """Of the attributes that its rows hold."""
+        return self._types
 
     @asynccontextmanager
     async def at(self, version: int) -> AsyncIterator[Reading]:
@@ -122,12 +185,14 @@ class Store(Reading):
             yield Reading(table, self._types, self.dimension)
 
     async def nearest(self, vector: NDArray[np.float32], where: str | None, limit: int) -> pa.Table:
-        """As of every reading; from memory where there is no filter and the newest version is there."""
-        if where is not None:
-            self._note_filter(where)
-            return await super().nearest(vector, where, limit)
+        """As of every reading; from memory where the newest version is there, filters apart, which the disk answers."""
         self._check(vector)
         snapshot = self._hot.of(await self.version())
+        if where is not None:
+            self._note_filter(where)
+            places = await self._nearest(vector, where, limit, ["_distance"], with_row_id=True) if snapshot else None
+            found = await _shown(snapshot, places)
+            return await super().nearest(vector, where, limit) if found is None else found
         if snapshot is None or not snapshot.rows:
             return await super().nearest(vector, where, limit)
         unit = vector / max(float(np.linalg.norm(vector)), 1e-12)
@@ -136,8 +201,14 @@ class Store(Reading):
         return await asyncio.to_thread(snapshot.search, unit, limit)
 
     async def matching(self, text: str, where: str | None, limit: int) -> pa.Table | None:
+        """As of every reading; what it shows of the rows is from memory where the newest version is there."""
         if where is not None:
             self._note_filter(where)
+        snapshot = self._hot.of(await self.version())
+        if snapshot is not None and await self.is_indexed():
+            places = await self._matching(text, where, limit, ["_score"], with_row_id=True)
+            if (found := await _shown(snapshot, places)) is not None:
+                return found
         return await super().matching(text, where, limit)
 
     async def warm(self) -> int:
@@ -156,7 +227,7 @@ class Store(Reading):
         columns = written(attributes, self._types)
         if not columns:  # none is declared, so none can be there
             return
-        async with self._lock.held():
+        async with self._writing():
             await self._table.update(columns, where=f"document_id = {quoted(each)}")
         self._commits += 1
 
@@ -167,41 +238,67 @@ class Store(Reading):
         """
         if not cuts:
             return
-        for cut in cuts:
-            if flaw := cut.flaw(self.dimension):
-                raise ValueError(f"{cut.document.uri}: {flaw}")
-        data = await asyncio.to_thread(rows, cuts, self._types, self.dimension)
-        there = f"document_id IN ({', '.join(quoted(cut.document.id) for cut in cuts)})"
-        async with self._lock.held():
-            if await self._table.count_rows(there):
+        data = await asyncio.to_thread(self._rows, cuts)
+        ids = [cut.document.id for cut in cuts]
+        async with self._writing():
+            is_here, written = await self._may_have(ids), self._written
+            self._written = None  # until it is certain what became of this write
+            if is_here:
+                there = among(ids)
                 merge = self._table.merge_insert("id").when_matched_update_all().when_not_matched_insert_all()
                 await merge.when_not_matched_by_source_delete(there).execute(data)
             elif data.num_rows:
                 # Nobody else writes meanwhile, and an append costs a fifth of a merge.
                 await self._table.add(data)
+            self._written = written and written.together_with(ids)
         self._commits += 1
 
     async def delete(self, ids: Sequence[str]) -> None:
         for at in range(0, len(ids), _IDS_PER_DELETE):
-            condition = ", ".join(quoted(each) for each in ids[at : at + _IDS_PER_DELETE])
-            async with self._lock.held():
-                await self._table.delete(f"document_id IN ({condition})")
+            async with self._writing():
+                await self._table.delete(among(ids[at : at + _IDS_PER_DELETE]))
             self._commits += 1
+
+    async def take_out(self, same: Mapping[str, str]) -> list[str]:
+        """Delete the documents whose rows have still these digests; the ids of those."""
+        async with self._writing():
+            there = await asyncio.to_thread(digests, await self.whole(list(same)))
+            taken = [each for each, digest in same.items() if there.get(each) == digest]
+            if taken:
+                await self._table.delete(among(taken))
+                self._commits += 1
+        return taken
+
+    async def bring(self, data: pa.Table) -> list[str]:
+        """Put in the rows of those documents that are not here in any version; the ids of those."""
+        async with self._writing():
+            ids: list[Any] = pc.unique(data["document_id"]).to_pylist()
+            there = await self.documents(ids)
+            brought, written = [each for each in ids if each not in there], self._written
+            if brought:
+                self._written = None  # until it is certain what became of this write
+                await self._table.add(data.filter(pc.is_in(data["document_id"], pa.array(brought, pa.string()))))
+                self._written = written and written.together_with(brought)
+                self._commits += 1
+        return brought
 
     async def index_words(self) -> None:
         """Make words searchable, once there are some."""
-        if await self.is_indexed() or not await self._table.count_rows():
-            return
-        language = await asyncio.to_thread(language_of, [text for _, text in await self.sample(_READ_FOR_LANGUAGE)])
-        async with self._lock.held():
-            if not await self.is_indexed():
-                await self._table.create_index(index.WORDS, config=index.words(language), replace=False)
+        await self._words.make()
+
+    async def indexing(self, config: Any) -> None:
+        """Put an index of words in place of the one there is, which searches use until this one is made."""
+        async with self._writing():
+            await self._table.create_index(index.WORDS, config=config, replace=True)
 
     async def measure(self) -> Measure:
-        stats, indices = await asyncio.gather(self._table.stats(), self._table.list_indices())
+        stats, indices, documents = await asyncio.gather(
+            self._table.stats(), self._table.list_indices(), self._table.count_rows("position = 0")
+        )
         disk, versions = await asyncio.to_thread(_on_disk, self._folder / f"{self._table.name}.lance")
         return Measure(
             rows=stats["num_rows"],
+            documents=int(documents),
             fragments=stats["fragment_stats"]["num_fragments"],
             unindexed=max((each.num_unindexed_rows or 0 for each in indices), default=0),
             commits=self._commits,
@@ -211,34 +308,52 @@ class Store(Reading):
         )
 
     async def lacks_index(self) -> bool:
-        return bool(await self._due_indices())
+        return bool(await self._due_indices()) or await self.lacks_words()
+
+    async def lacks_words(self) -> bool:
+        """Whether there are words, and their index is missing or in another language."""
+        return await self._words.due() is not None
+
+    async def tokens(self) -> int:
+        """Of all chunks' texts."""
+        found = await self._table.query().select(["token_count"]).to_arrow()
+        return int(np.sum(found["token_count"].to_numpy()))
 
     async def compact(self, retention: timedelta) -> None:
         """Join small fragments, make and refresh indices, remove versions that are older and not leased."""
         commits = self._commits
-        await self.index_words()
+        await self._words.revise()
         for column, config in (await self._due_indices()).items():
             await self._table.create_index(column, config=config)
         await self._join_tail()
         await self._table.optimize(cleanup_older_than=await self._unleased(retention))
         self._commits -= commits
 
-    async def older_documents(self) -> dict[str, tuple[str, Stored]]:
-        """Every document of the older tables by its id, with the newest table that has it."""
-        found: dict[str, tuple[str, Stored]] = {}
-        for name in self.older:
-            held = await documents(await self._connection.open_table(name))
-            found |= {each: (name, stored) for each, stored in held.items()}
-        return found
+    def _rows(self, cuts: Sequence[Cut]) -> pa.Table:
+        for cut in cuts:
+            if flaw := cut.flaw(self.dimension):
+                raise ValueError(f"{cut.document.uri}: {flaw}")
+        return rows(cuts, self._types, self.dimension)
 
-    async def older_document(self, name: str, each: str, attributes: Types) -> Document:
-        """One document of an older table, put together from its chunks."""
-        return restored(await rows_of(await self._connection.open_table(name), each), attributes)
+    @asynccontextmanager
+    async def _writing(self) -> AsyncIterator[None]:
+        """The lock. What is remembered of the table is forgotten where another process wrote to it meanwhile."""
+        async with self._lock.held() as nobody_else_wrote:
+            if not nobody_else_wrote:
+                self._written = None
+            yield
 
-    async def drop_older(self) -> None:
-        for name in self.older:
-            await self._connection.drop_table(name, ignore_missing=True)
-        self.older = ()
+    async def _may_have(self, ids: Sequence[str]) -> bool:
+        """Whether the table has one of these documents; to be asked by who holds the lock.
+
+        Of a table that was empty, and that nobody else wrote to since, it is known without asking the table: what was
+        written. What was deleted meanwhile may still seem to be there.
+        """
+        if self._written is None and not await self._table.count_rows():
+            self._written = NOTHING
+        if self._written is None:
+            return bool(await self._table.count_rows(among(ids)))
+        return self._written.has_any(ids)
 
     async def _due_indices(self) -> dict[str, Any]:
         made = {column for each in await self._table.list_indices() for column in each.columns}
@@ -248,7 +363,7 @@ class Store(Reading):
         """Write small fragments anew as one, a part at a time: nobody else writes while rows are in between."""
         left = set(tail(Counter(_fragments(await self._addresses()).tolist())))
         while left:
-            async with self._lock.held():
+            async with self._writing():
                 addresses = await self._addresses()
                 of = _fragments(addresses)
                 sizes = Counter(of[np.isin(of, list(left))].tolist())
@@ -284,6 +399,12 @@ class Store(Reading):
         finally:
             await tags.delete(lease)
 
+    @asynccontextmanager
+    async def leased(self) -> AsyncIterator[None]:
+        """While the block lasts, no process cleans up the version that is the newest now."""
+        async with self._leased(int(await self._table.version())):
+            yield
+
     async def _unleased(self, retention: timedelta) -> timedelta:
         """`retention`, or longer where a version is leased that is older: LanceDB refuses to clean past a tag."""
         tags = await self._table.tags.list()
@@ -298,6 +419,20 @@ class Store(Reading):
 
     def _note_filter(self, where: str) -> None:
         self._filtered |= {name: kind for name, kind in columns(self._types).items() if name in where}
+
+
+async def _shown(snapshot: Snapshot | None, places: pa.Table | None) -> pa.Table | None:
+    """Hits of the rows that the disk found, from memory: reading them is most of a search.
+
+    None where one is not there, or there are none. `places` have `_rowid`, and what was found of each.
+    """
+    if snapshot is None or places is None or not places.num_rows:
+        return None
+    found = await asyncio.to_thread(snapshot.at, places["_rowid"].to_numpy())
+    if found is None:
+        return None
+    told = places.drop_columns(["_rowid"])
+    return found.append_column(told.field(0), told.column(0))
 
 
 def _fragments(addresses: NDArray[np.uint64]) -> NDArray[np.int64]:
@@ -337,24 +472,41 @@ def _on_disk(folder: Path) -> tuple[int, int]:
     return total, versions
 
 
-async def _tables(connection: Any) -> list[str]:
+async def connected(folder: Path) -> Any:
+    """A connection to the tables of `folder`, which is made where it is missing."""
+    await asyncio.to_thread(folder.mkdir, parents=True, exist_ok=True)
+    return await lancedb.connect_async(folder, read_consistency_interval=timedelta(0), session=_session())
+
+
+async def tables(connection: Any) -> list[str]:
     """Names of the collection's tables, oldest first."""
     names: Iterable[str] = (await connection.list_tables()).tables
-    found = [name for name in names if name.startswith(_NAME) and name.removeprefix(_NAME).isdigit()]
-    return sorted(found, key=lambda name: int(name.removeprefix(_NAME)))
+    return sorted((name for name in names if _NAME.fullmatch(name)), key=_number)
 
 
-def _is_shaped(like: pa.Schema, shape: Shape) -> bool:
-    """Whether a table's rows are what they would be if they were made now."""
-    metadata = like.metadata or {}
-    if metadata.get(_FINGERPRINT, b"").decode() != shape.fingerprint:
-        return False
-    probe = np.array([float(part) for part in metadata.get(_PROBE, b"").split()], np.float32)
-    return probe.shape == shape.probe.shape and float(probe @ shape.probe) >= _SAME_MODEL
+async def free_name(connection: Any) -> str:
+    """That of the next table."""
+    names = await tables(connection)
+    return f"chunks_{_number(names[-1]) + 1 if names else 1}"
 
 
-async def _created(connection: Any, name: str, shape: Shape) -> Any:
+async def created(connection: Any, name: str, shape: Shape) -> Any:
+    """An empty table."""
     probe = " ".join(f"{value:.6g}" for value in shape.probe)
     metadata: dict[bytes | str, bytes | str] = {_FINGERPRINT: shape.fingerprint, _PROBE: probe}
+    if shape.made is not None:
+        metadata[_MADE] = msgspec.json.encode(shape.made)
     like = schema(len(shape.probe), shape.attributes, metadata)
     return await connection.create_table(name, schema=like, exist_ok=True)
+
+
+def _number(name: str) -> int:
+    return int(name.rpartition("_")[2])
+
+
+def shape_of(like: pa.Schema) -> Shape:
+    """What a table's schema says of its rows."""
+    metadata = like.metadata or {}
+    probe = np.array([float(part) for part in metadata.get(_PROBE, b"").split()], np.float32)
+    made = msgspec.json.decode(metadata[_MADE], type=MadeWith) if _MADE in metadata else None
+    return Shape(types_of(like), metadata.get(_FINGERPRINT, b"").decode(), probe, made)

@@ -1,26 +1,16 @@
-"""What an ingest brings: the declared sources, a folder by hand, what an older table holds. Knows no chunks."""
+"""What an ingest brings: the declared sources, a folder by hand. Knows no chunks."""
 
 import asyncio
-import logging
 from collections.abc import Iterable, Mapping, Sequence, Set
-from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from config.knowledge import FilesSource, Source
 from server.errors import InvalidValue
-from server.knowledge.attributes import Types, fits
-from server.knowledge.document import Document, Unreadable, document_id
-from server.knowledge.extract import extract
+from server.knowledge.document import document_id
 from server.knowledge.ingest import Ingest
 from server.knowledge.report import Progress, Skipped
 from server.knowledge.sources.files import FoundFile, scan, scan_folder
 from server.knowledge.stored import Stored
-
-if TYPE_CHECKING:
-    from server.knowledge.store import Store
-
-log = logging.getLogger(__name__)
 
 INGESTED = "ingest"
 """The source of documents that were brought by hand; no scan of the declared sources deletes them."""
@@ -31,14 +21,9 @@ Whole = Mapping[str, bool]
 
 
 async def bring_sources(
-    ingest: Ingest,
-    store: "Store",
-    sources: Sequence[Source],
-    types: Types,
-    progress: Progress | None,
-    changed: Set[Path] | None = None,
+    ingest: Ingest, sources: Sequence[Source], progress: Progress | None, changed: Set[Path] | None = None
 ) -> None:
-    """Make the store hold what the declared files hold, what messages and requests brought, and what came by hand.
+    """Make the store hold what the declared files hold; what messages and requests brought, and came by hand, stays.
 
     Of `changed` are the files that are read again, at these paths and below them; None stands for all.
     """
@@ -61,8 +46,6 @@ async def bring_sources(
     wanted = [pair for each, pair in found.items() if _may_differ(ingest.known.get(each), *pair, read_again)]
     await ingest.files(wanted, progress)
     await ingest.delete(vanished(ingest.known, found, whole))
-    if store.older:
-        await _take_over(ingest, store, found, whole, types)
 
 
 def _resolved(paths: Set[Path]) -> Set[Path]:
@@ -114,29 +97,3 @@ def gone_below(folder: Path, known: Known, seen: Iterable[str]) -> list[str]:
 def _source(stored: Stored | None) -> str:
     """A file of a declared source stays with it when it is also brought by hand."""
     return stored.source if stored is not None and stored.is_declared else INGESTED
-
-
-async def _take_over(ingest: Ingest, store: "Store", found: Iterable[str], whole: Whole, types: Types) -> None:
-    """Bring what only tables of an older recipe or model hold, then drop them."""
-    older = await store.older_documents()
-    left = set(vanished({each: stored for each, (_, stored) in older.items()}, found, whole))
-    for each, (table, stored) in older.items():
-        if each not in ingest.known and each not in ingest.written and each not in left:
-            await ingest.add(await _again(store, table, stored, types))
-    await ingest.finish()
-    log.info("%d documents were cut and embedded anew: the recipe or its model changed", len(ingest.written))
-    await store.drop_older()
-
-
-async def _again(store: "Store", table: str, stored: Stored, types: Types) -> Document:
-    """The document from where it lay, or put together from its chunks where that is gone."""
-    if stored.path is not None:
-        try:
-            return await asyncio.to_thread(extract, Path(stored.path), stored.uri, stored.source, types)
-        except Unreadable as reason:
-            log.warning("%s is taken over from its chunks: %s", stored.uri, reason)
-    document = await store.older_document(table, stored.id, types)
-    if types is None:
-        return document
-    kept = {name: value for name, value in document.attributes.items() if fits(value, types[name])}
-    return replace(document, attributes=kept)

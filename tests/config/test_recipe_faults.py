@@ -49,7 +49,7 @@ TABLE: dict[str, tuple[str, list[str]]] = {
     "unknown section": ("version: 1\nmodles: {}\n", [':2: unknown key "modles", did you mean "models"?']),
     "unknown section far from all": (
         "version: 1\nzzz: {}\n",
-        [':2: unknown key "zzz"; there are version, server, models, knowledge, assistants'],
+        [':2: unknown key "zzz"; there are version, server, models, knowledge, assistants, tools, policies'],
     ),
     "unknown key in a section": (
         "version: 1\nserver:\n  limits:\n    quue: 5\n",
@@ -74,18 +74,21 @@ TABLE: dict[str, tuple[str, list[str]]] = {
         "version: 1\nmodels:\n  chat:\n    aliases: []\n    engine: openvin\n",
         [
             ':5: models.chat.engine: "openvin" is not one of auto, openvino, llamacpp, transformers, '
-            'reader, echo, remote, did you mean "openvino"?'
+            'exllamav2, exllamav3, reader, echo, remote, did you mean "openvino"?'
         ],
     ),
     "engine is a list": (
         "version: 1\nmodels:\n  chat: {engine: [echo]}\n",
-        [":3: models.chat.engine: this is not one of auto, openvino, llamacpp, transformers, reader, echo, remote"],
+        [
+            ":3: models.chat.engine: this is not one of auto, openvino, llamacpp, transformers, exllamav2, "
+            "exllamav3, reader, echo, remote"
+        ],
     ),
     "no engine": (
         "version: 1\nmodels:\n  chat: {context: 5}\n",
         [
             ':3: models.chat: the key "engine" is missing: one of auto, openvino, llamacpp, transformers, '
-            "reader, echo, remote"
+            "exllamav2, exllamav3, reader, echo, remote"
         ],
     ),
     "model is text": (
@@ -349,8 +352,7 @@ TABLE: dict[str, tuple[str, list[str]]] = {
     "llamacpp with a folder": (
         f"version: 1\nmodels:\n  m: {{engine: llamacpp, source: {PIP}}}\n",
         [
-            ":3: models.m.engine: llamacpp reads .gguf files; folders are for openvino and transformers, "
-            'did you mean "auto"?',
+            ':3: models.m.engine: llamacpp reads .gguf files; folders are for the other engines, did you mean "auto"?',
             ":3: models.m.task: the weights are those of a BertModel, which is for embed",
         ],
     ),
@@ -363,7 +365,7 @@ TABLE: dict[str, tuple[str, list[str]]] = {
     ),
     "cache": (
         "version: 1\nmodels:\n  m: {engine: auto, source: tiny.gguf, cache: f16}\n",
-        [':3: models.m.cache: "f16" is not one of auto, f32, bf16, q8, did you mean "bf16"?'],
+        [':3: models.m.cache: "f16" is not one of auto, f32, bf16, fp16, q8, q6, q4, did you mean "fp16"?'],
     ),
     "weights": (
         "version: 1\nmodels:\n  m: {engine: auto, source: tiny.gguf, weights: floats}\n",
@@ -393,8 +395,38 @@ TABLE: dict[str, tuple[str, list[str]]] = {
         "version: 1\nmodels:\n  m:\n    engine: llamacpp\n    source: tiny.gguf\n    draft: ngram\n"
         "    cache_tokens: 16384\n    weights: float\n",
         [
-            ":6: models.m.draft: the engine llamacpp takes no draft; that is for openvino",
+            ":6: models.m.draft: the engine llamacpp takes no draft; that is for openvino, exllamav2 and exllamav3",
             ":8: models.m.weights: the engine llamacpp takes no weights; that is for openvino",
+        ],
+    ),
+    "a GPU's keys on another engine": (
+        "version: 1\nmodels:\n  m:\n    engine: openvino\n    source: tiny.gguf\n    cache: q4\n"
+        "    gpu_split: [10]\n    tensor_parallel: true\n",
+        [
+            ":6: models.m.cache: the engine openvino keeps no q4; it takes auto, f32, bf16, q8",
+            ":7: models.m.gpu_split: the engine openvino takes no gpu_split; that is for exllamav2 and exllamav3",
+            ":8: models.m.tensor_parallel: the engine openvino takes no tensor_parallel; that is for exllamav3",
+        ],
+    ),
+    "a processor's keys on a GPU": (
+        "version: 1\nmodels:\n  m:\n    engine: exllamav2\n    source: tiny.gguf\n    cache: f32\n"
+        "    precision: bf16\n    weights: float\n    tensor_parallel: true\n    gpu_split: [0]\n",
+        [
+            ":4: models.m.engine: exllamav2 reads folders; .gguf files are for openvino and llamacpp, "
+            'did you mean "auto"?',
+            ":6: models.m.cache: the engine exllamav2 keeps no f32; it takes auto, fp16, q8, q6, q4",
+            ":7: models.m.precision: the engine exllamav2 takes no precision; that is for openvino, llamacpp and "
+            "transformers",
+            ":8: models.m.weights: the engine exllamav2 takes no weights; that is for openvino",
+            ":9: models.m.tensor_parallel: the engine exllamav2 takes no tensor_parallel; that is for exllamav3",
+            ":10: models.m.gpu_split.0: should be greater than 0",
+        ],
+    ),
+    "an adapter that is none": (
+        "version: 1\nmodels:\n  m:\n    engine: exllamav3\n    source: hf:a/b\n    adapters: [./gone, .]\n",
+        [
+            ':6: models.m.adapters.0: the folder "./gone" does not exist',
+            ':6: models.m.adapters.1: the folder "." has no adapter_config.json',
         ],
     ),
     "draft_tokens": (
@@ -489,6 +521,28 @@ TABLE: dict[str, tuple[str, list[str]]] = {
             ':7: assistants.a.knowledge.0: no collection is named "hb"',
         ],
     ),
+    "assistant names a tool that is not there": (
+        'version: 1\nmodels:\n  m: {engine: remote, url: "http://a.example/v1"}\n'
+        'tools:\n  clock: {python: "time:time"}\nassistants:\n  a: {model: m, tools: [clokc, clock, clock]}\n',
+        [
+            ':7: assistants.a.tools.0: no tool is named "clokc", did you mean "clock"?',
+            ':7: assistants.a.tools.2: the tool "clock" is named twice',
+        ],
+    ),
+    "tools for a model that calls none": (
+        'version: 1\nmodels:\n  m: {engine: echo}\ntools:\n  clock: {python: "time:time"}\n'
+        "assistants:\n  a: {model: m, tools: [clock]}\n",
+        [":7: assistants.a.tools: the engine echo of models.m calls no tools"],
+    ),
+    "defaults out of range": (
+        "version: 1\nmodels:\n  m: {engine: echo}\nassistants:\n"
+        "  a: {model: m, rounds: 0, defaults: {temperature: 3, max_tokens: 0}}\n",
+        [
+            ":5: assistants.a.rounds: should be greater than or equal to 1",
+            ":5: assistants.a.defaults.temperature: should be less than or equal to 2",
+            ":5: assistants.a.defaults.max_tokens: should be greater than or equal to 1",
+        ],
+    ),
     "a collection twice": (
         f"version: 1\nmodels:\n{EMBED}  chat: {{engine: echo}}\nknowledge:\n  k: {{embed: embed}}\n"
         "assistants:\n  a: {model: chat, knowledge: [k, k]}\n",
@@ -507,8 +561,8 @@ TABLE: dict[str, tuple[str, list[str]]] = {
     "a faulty model is still a model": (
         "version: 1\nmodels:\n  chat: {engine: nonsense}\nassistants:\n  a: {model: chat}\n",
         [
-            ':3: models.chat.engine: "nonsense" is not one of auto, openvino, llamacpp, transformers, reader, echo, '
-            "remote"
+            ':3: models.chat.engine: "nonsense" is not one of auto, openvino, llamacpp, transformers, '
+            "exllamav2, exllamav3, reader, echo, remote"
         ],
     ),
     "remote without a url": (

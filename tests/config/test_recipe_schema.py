@@ -39,7 +39,12 @@ def keys_of_schema(schema: dict[str, Any], path: tuple[str, ...] = ()) -> Iterat
 
 
 def keys_of_recipe(value: object, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
-    free = path in {("models",), ("knowledge",), ("assistants",), ("knowledge", "*", "attributes")}
+    free = path in {
+        *(("models",), ("knowledge",), ("assistants",), ("tools",), ("knowledge", "*", "attributes")),
+        *(("tools", "*", "env"), ("tools", "*", "mcp", "headers")),
+    }
+    if path == ("tools", "*", "arguments"):
+        return  # whatever the class takes
     for key, inner in value.items() if isinstance(value, dict) else ():
         name = (ENGINES[inner["engine"]] if path == ("models",) else "*") if free else str(key)
         if not free:
@@ -97,6 +102,10 @@ GOOD = [
     {"version": 1, "models": {"a": {"engine": "echo", "fallback": "b"}}},
     {"version": 1, "models": {"a": {"engine": "echo", "fallback": {"to": "${env:B}", "queue": 3}}}},
     {"version": 1, "models": {"a": {"engine": "remote", "url": "${env:URL}", "secret": "${env:KEY}"}}},
+    {"version": 1, "tools": {"a": {"python": "m:f", "timeout": "5s", "env": {"A": "${env:A}"}, "parallel": 2}}},
+    {"version": 1, "tools": {"a": {"langchain": "m.n:C", "arguments": {"x": [1, {"y": None}]}}}},
+    {"version": 1, "tools": {"a": {"mcp": ["x", "${env:Y}"], "allow": ["b.c"]}, "b": {"mcp": {"url": "http://a/mcp"}}}},
+    {"version": 1, "tools": {"a": {"retrieve": ["docs"], "k": 3}}},
 ]
 BAD: list[object] = [
     {},
@@ -111,7 +120,7 @@ BAD: list[object] = [
     {"version": 1, "models": {"a": {"engine": "echo", "idle_unload": 30}}},
     {"version": 1, "models": {"a": {"engine": "auto", "source": "x", "download": "yes"}}},
     {"version": 1, "models": {"a": {"engine": "auto", "source": "x", "task": "chatting"}}},
-    {"version": 1, "models": {"a": {"engine": "auto", "source": "x", "cache": "q4"}}},
+    {"version": 1, "models": {"a": {"engine": "auto", "source": "x", "cache": "q5"}}},
     {"version": 1, "models": {"a": {"engine": "auto", "source": "x", "draft_tokens": 17}}},
     {"version": 1, "models": {"a": {"engine": "auto", "source": "x", "deadline": 30}}},
     {"version": 1, "models": {"a": {"engine": "remote", "url": "ftp://a/v1"}}},
@@ -119,6 +128,14 @@ BAD: list[object] = [
     {"version": 1, "models": {"a": {"engine": "echo", "fallback": {"queue": 3}}}},
     {"version": 1, "knowledge": {"a": {"embed": "e", "search": {"mode": "hybird"}}}},
     {"version": 1, "knowledge": {"a": {"embed": "e", "search": {"k": 1001}}}},
+    {"version": 1, "tools": {"a": {}}},
+    {"version": 1, "tools": {"a__b": {"python": "m:f"}}},
+    {"version": 1, "tools": {"a": {"python": "m f"}}},
+    {"version": 1, "tools": {"a": {"python": "m:f", "arguments": {}}}},
+    {"version": 1, "tools": {"a": {"mcp": "uvx"}}},
+    {"version": 1, "tools": {"a": {"mcp": []}}},
+    {"version": 1, "tools": {"a": {"mcp": {"url": "ftp://a"}}}},
+    {"version": 1, "tools": {"a": {"retrieve": []}}},
 ]
 
 

@@ -34,6 +34,16 @@ def test_the_starter_answers_about_itself_with_a_quote_and_its_source(sdk: opena
     assert answer.usage.completion_tokens > 5
 
 
+def test_the_citation_marks_the_words_that_answer(sdk: openai.OpenAI) -> None:
+    asked = "How many numbers does a vector of embed have?"
+    answer = sdk.chat.completions.create(model="starter", messages=[{"role": "user", "content": asked}])
+    message = answer.model_dump(warnings=False)["choices"][0]["message"]
+    [cited] = message["annotations"]
+    assert "384" in cited["answer"]
+    assert len(cited["answer"]) < len(cited["quote"])
+    assert message["content"][cited["answer_start_index"] : cited["answer_end_index"]] == cited["answer"]
+
+
 def test_a_stream_brings_the_same_text_as_the_whole_answer(sdk: openai.OpenAI) -> None:
     asked = {"model": "starter", "messages": [{"role": "user", "content": QUESTION}]}
     whole = sdk.chat.completions.create(**asked).choices[0].message.content
@@ -119,3 +129,4 @@ def test_state_routes(starter: Live) -> None:
         metrics = client.get("/metrics").text
         assert "gen_ai_server_request_duration_seconds_bucket" in metrics
         assert 'hearth_model_ready{gen_ai_request_model="embed"' in metrics
+        assert 'hearth_model_info{gen_ai_request_model="embed",hearth_device="cpu",hearth_engine="openvino"' in metrics

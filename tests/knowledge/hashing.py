@@ -27,7 +27,8 @@ class HashEmbedder:
         self, *, dimension: int = 64, context: int = 256, tokenizer: str | None = None, salt: str = ""
     ) -> None:
         self.name = "hash"
-        self.card = Card("embed", "hashed words", context, dimension=dimension, tokenizer=tokenizer)
+        identity = f"{salt}{dimension}"
+        self.card = Card("embed", "hashed words", context, dimension=dimension, tokenizer=tokenizer, identity=identity)
         self.fail_on: str | None = None
         self.longest = 0
         self.inputs = 0

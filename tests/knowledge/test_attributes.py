@@ -161,7 +161,7 @@ async def test_undeclared_attributes_outlive_a_change_of_the_model(tmp_path: Pat
     async with Collection("open", spec, HashEmbedder(), tmp_path, undeclared=True) as first:
         await first.upsert([document("one", n=1, s="x", b=True)])
     async with Collection("open", spec, HashEmbedder(salt="other"), tmp_path, undeclared=True) as second:
-        await second.sync()
+        await second.rebuild()
         (hit,) = (await second.search("animals")).hits
         assert hit.attributes == {"n": 1, "s": "x", "b": True}
         assert await names(second, {"type": "eq", "key": "n", "value": 1}) == ["one"]

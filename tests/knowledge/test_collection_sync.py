@@ -8,6 +8,7 @@ import pytest
 from config.knowledge import ChunkSpec
 from server.errors import InvalidValue, KnowledgeUnavailable
 from server.knowledge import Collection, Document, IngestReport
+from server.knowledge.report import Advance
 from tests.knowledge.conftest import Make
 from tests.knowledge.hashing import HashEmbedder
 
@@ -37,12 +38,12 @@ def counts(report: IngestReport) -> tuple[int, int, int, int]:
 
 async def test_a_sync_adds_updates_keeps_and_deletes(make: Make, docs: Path) -> None:
     write(docs, PAGES)
-    lines: list[str] = []
+    lines: list[Advance] = []
     embedder = HashEmbedder()
     async with make(embedder) as collection:
         report = await collection.sync(lines.append)
         assert report.added == ("a.md", "c.txt", "sub/b.md")
-        assert lines[-1].startswith("3 of 3 files")
+        assert str(lines[-1]).startswith("3 of 3 files")
         embedded = embedder.inputs
         assert counts(await collection.sync()) == (0, 0, 3, 0)
         assert embedder.inputs == embedded
@@ -220,6 +221,8 @@ async def test_another_recipe_or_model_makes_the_table_anew_and_loses_nothing(
     attributes = {"team": "int"} if change == "attributes" else {"team": "string"}
     async with make(embedder, chunk=chunk, attributes=attributes) as collection:
         await collection.sync()
+        assert await uris(collection, "xylophones") == ["x.md"]  # the old index
+        await collection.rebuild()
         for query, expected in {
             "apples": ["a.md"],
             "mice": [],
@@ -245,11 +248,13 @@ async def test_an_interrupted_rebuild_is_taken_up_again(make: Make, docs: Path) 
     async with make(embedder) as collection:
         embedder.fail_on = "Notes"
         with pytest.raises(KnowledgeUnavailable):
-            await collection.sync()
+            await collection.rebuild()
+        assert await uris(collection, "notes") == ["n"]
     embedder.fail_on = None
     async with make(embedder) as collection:
-        assert counts(await collection.sync()) == (1, 0, 3, 0)
-        assert await uris(collection, "notes") == ["n"]
+        assert counts(await collection.sync()) == (0, 0, 3, 0)
+        await collection.rebuild()
+        assert (await collection.search("notes", mode="vector", k=1)).hits[0].uri == "n"
 
 
 async def test_two_collections_on_one_folder_see_each_others_rows(make: Make, docs: Path) -> None:

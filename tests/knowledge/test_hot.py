@@ -36,7 +36,17 @@ async def test_memory_answers_as_the_disk_through_every_kind_of_change(tmp_path:
         there, here = await on_disk(store, question, 400), await in_memory(store, question, 400)
         assert [each for each, _ in here] == [each for each, _ in there]
         assert np.allclose([far for _, far in here], [far for _, far in there], atol=1e-5)
+        where = "document_id < 'd2'"
+        filtered = await store.nearest(question, where, 50), await Reading.nearest(store, question, where, 50)
+        assert filtered[0]["id"].to_pylist() == filtered[1]["id"].to_pylist() != []
+        by_words = await store.matching("word", None, 400), await Reading.matching(store, "word", None, 400)
+        shown, wanted = ({row.pop("id"): row for row in table.to_pylist()} for table in by_words)  # type: ignore[union-attr]
+        assert len(shown) == len(wanted) > 0
+        for each, row in shown.items():
+            assert np.allclose(row.pop("vector"), wanted[each].pop("vector"), atol=1e-6)
+            assert row == wanted[each]
 
+    await store.index_words()
     await same()
     await store.replace([cut(f"d{n}", 2, seed=1000 + n) for n in range(5, 25)])  # changed
     await same()

@@ -113,6 +113,6 @@ async def test_what_is_pushed_or_streamed_is_refused_by_its_licence(tmp_path: Pa
     async with collection(tmp_path, ("CC0-1.0",)) as of:
         with pytest.raises(InvalidValue, match="licence MIT is not allowed"):
             await of.upsert([document])
-        refused = await of.apply("kafka:changes", [document], [])
+        refused = (await of.apply("kafka:changes", [document], [])).refused
         assert [(each.uri, "MIT is not allowed" in each.reason) for each in refused] == [("one", True)]
         assert await held(of) == {}

@@ -28,8 +28,8 @@ def test_compaction_is_gated(fragments: int, unindexed: int, commits: int, slow:
     [
         (100 * _MIB, 110 * _MIB, timedelta(hours=1)),
         (100 * _MIB, 140 * _MIB, timedelta(seconds=10)),
-        (1 * _MIB, 4 * _MIB, timedelta(hours=1)),
-        (1 * _MIB, 9 * _MIB, timedelta(seconds=10)),
+        (1 * _MIB, 3 * _MIB, timedelta(hours=1)),
+        (1 * _MIB, 6 * _MIB, timedelta(seconds=10)),
     ],
 )
 def test_history_is_kept_an_hour_unless_it_outgrows_the_table(live: int, disk: int, retention: timedelta) -> None:

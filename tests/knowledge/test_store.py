@@ -71,10 +71,10 @@ async def test_a_table_is_found_again_only_with_the_same_shape_and_model(tmp_pat
     await store.replace([cut("a", 3)])
     await store.close()
     same = await Store.open(tmp_path, shape())
-    assert (await same.count(), same.older) == ((1, 3), ())
-    for other in (shape("g"), shape("f", probe=1)):
+    assert (same.name, await same.count()) == ("chunks_1", (1, 3))
+    for n, other in enumerate((shape("g"), shape("f", probe=1)), start=2):
         fresh = await Store.open(tmp_path, other)
-        assert (await fresh.count(), len(fresh.older) > 0) == ((0, 0), True)
+        assert (fresh.name, await fresh.count()) == (f"chunks_{n}", (0, 0))
 
 
 async def test_a_large_table_gets_a_vector_index_that_finds_the_nearest(tmp_path: Path) -> None:
@@ -88,6 +88,19 @@ async def test_a_large_table_gets_a_vector_index_that_finds_the_nearest(tmp_path
     await store.replace([cut("b", 1, "tail", seed=9)])
     tail = cut("b", 1, "tail", seed=9)
     assert (await store.nearest(tail.vectors[0], None, 1)).to_pylist()[0]["document_id"] == "b"
+
+
+async def test_what_another_wrote_is_replaced_by_a_writer_that_began_with_an_empty_table(tmp_path: Path) -> None:
+    """A writer remembers what it wrote itself; what others did between two of its writes it has to ask."""
+    one, other = [await Store.open(tmp_path, shape()) for _ in range(2)]
+    await one.replace([cut("a", 2)])
+    await other.replace([cut("b", 2)])
+    await one.delete(["unknown"])  # holds the lock in between
+    await one.replace([cut("b", 3, "new"), cut("c", 1)])
+    await one.replace([cut("a", 1, "new"), cut("c", 2)])
+    assert await one.count() == (3, 6)
+    await one.index_words()
+    assert await matches(one, "new") == 4
 
 
 async def test_writers_of_one_folder_take_turns_and_leave_each_document_once(tmp_path: Path) -> None:

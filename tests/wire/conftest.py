@@ -9,6 +9,7 @@ from openai import OpenAI
 from tests.e2e.test_crash import children
 from tests.live import Live, serving, wait_for
 from tests.upstream import KEY, SCRIPTS, Upstream, upstream
+from tests.wire.tooled import Tooled, tooled_server
 
 
 @pytest.fixture(scope="session")
@@ -16,6 +17,13 @@ def sdk(generating: Live) -> Iterator[OpenAI]:
     """OpenAI's own client; it tries nothing again, so that a fault is seen."""
     with OpenAI(base_url=f"{generating.url}/v1", api_key="none", max_retries=0, timeout=120) as client:
         yield client
+
+
+@pytest.fixture(scope="session")
+def tooled(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tooled]:
+    """Assistants with tools."""
+    with tooled_server(tmp_path_factory.mktemp("tooled")) as server:
+        yield server
 
 
 @dataclass(frozen=True)

@@ -187,6 +187,12 @@ def test_token_ids_are_told_when_asked_for(path: str, generating: Live) -> None:
     assert refused(generating, path, **asked | {"model": "automaton-llamacpp"})["param"] == "return_token_ids"
 
 
+@both
+def test_an_adapter_is_refused_where_the_engine_has_none(path: str, generating: Live) -> None:
+    fault = refused(generating, path, model="automaton", max_tokens=1, adapter="formal")
+    assert fault["param"] == "adapter"
+
+
 # ---- log-probabilities and faults -----------------------------------------------------------------------------------
 
 

@@ -1,15 +1,17 @@
-"""`/v1/knowledge/{collection}/documents`: a document goes in under an id of the client's, and is then searchable."""
+"""`/v1/knowledge/{collection}/documents`: documents go in under ids of the client's, and are then searchable."""
 
 import asyncio
 from dataclasses import replace
 from pathlib import PurePosixPath
 from typing import Any
 
-from litestar import Request, delete, put, route
+from litestar import Request, delete, post, put, route
 
 from server.api.decode import decode, ignored
-from server.api.document import documented
+from server.api.document import JSON_LINES, documented
 from server.api.documents.wire import (
+    DocumentLine,
+    DocumentsPushed,
     KnowledgeDocument,
     KnowledgeDocumentDeleted,
     KnowledgeDocumentList,
@@ -17,8 +19,8 @@ from server.api.documents.wire import (
 )
 from server.api.listing import READ, ListQuery, asked, ends, page
 from server.api.reply import Reply, json
-from server.errors import Conflict, InvalidValue, NotFound
-from server.knowledge import SUFFIX_OF_MEDIA, Collection, Document, Unreadable, read_document
+from server.errors import Conflict, InvalidValue, NotFound, UnsupportedMedia
+from server.knowledge import SUFFIX_OF_MEDIA, Collection, Document, Unreadable, bring_lines, read_document
 from server.runtime import Runtime
 
 _DOCUMENTS = ["/v1/knowledge/{collection:str}/documents", "/knowledge/{collection:str}/documents"]
@@ -44,6 +46,28 @@ async def put_document(request: Request[Any, Any, Any], collection: str, documen
         _check_pushed(before.document)
     await into.upsert([document])
     return json(_shown(into, *await _held(into, document.id)))
+
+
+@post(
+    _DOCUMENTS,
+    status_code=200,
+    opt={"needs": "ingest"},
+    operation_class=documented(
+        None, DocumentsPushed, lines=DocumentLine, summary="Put many documents into a collection", faults=_FAULTS
+    ),
+)
+async def push_documents(request: Request[Any, Any, Any], collection: str) -> Reply:
+    runtime: Runtime = request.app.state["runtime"]
+    into = runtime.declared(collection)
+    media, _ = request.content_type
+    if media not in JSON_LINES:
+        raise UnsupportedMedia(f"Send one document a line, with the header `Content-Type: {JSON_LINES[0]}`.")
+    if (encoding := request.headers.get("content-encoding", "identity").strip().lower()) not in ("", "identity"):
+        raise UnsupportedMedia(f"Send the body as it is, not encoded as {encoding[:80]}.")
+    report = await bring_lines(into, request.stream())
+    return json(
+        DocumentsPushed(into.name, report.written, report.unchanged, report.deleted, report.refused, report.told)
+    )
 
 
 @route(
@@ -111,6 +135,20 @@ async def _sent(request: Request[Any, Any, Any], into: Collection, document_id: 
         suffix = SUFFIX_OF_MEDIA.get(media, "")
         return await _read(into, await request.body(), document_id, suffix, given.get("charset"))
     body, _ = await decode(request, PushDocument)
+    return await _made(into, document_id, body)
+
+
+async def bring(into: Collection, document_id: str, body: PushDocument) -> Document:
+    """Put a document into a collection, in place of what its id is now. Raises Conflict for one of the recipe's."""
+    document = await _made(into, _id(document_id), body)
+    before = await into.document(document.id)
+    if before is not None:
+        _check_pushed(before.document)
+    await into.upsert([document])
+    return document
+
+
+async def _made(into: Collection, document_id: str, body: PushDocument) -> Document:
     read = await _read(into, body.text.encode("utf-8", "replace"), document_id, ".md")
     attributes = {**read.attributes, **(body.attributes or {})}
     licence = body.licence or read.licence
@@ -162,4 +200,4 @@ def _shown(of: Collection, document: Document, size: int) -> KnowledgeDocument:
     )
 
 
-ROUTES = [put_document, list_documents, show_document, delete_document]
+ROUTES = [put_document, push_documents, list_documents, show_document, delete_document]

@@ -6,6 +6,8 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
+from server.knowledge import RefusedLine
+
 AttributeValue = str | int | float | bool
 
 
@@ -19,6 +21,31 @@ class PushDocument(msgspec.Struct, forbid_unknown_fields=True):
     title: Annotated[str, Meta(max_length=512)] | None = None
     attributes: dict[str, AttributeValue] | None = None
     licence: Annotated[str, Meta(min_length=1, max_length=500)] | None = None
+
+
+class DocumentLine(msgspec.Struct, forbid_unknown_fields=True):
+    """One line: a document in place of what `id` is now, as PushDocument; with `"text": null` that document goes."""
+
+    id: Annotated[str, Meta(min_length=1, max_length=512)]
+    text: str | None
+    title: str | None = None
+    attributes: dict[str, AttributeValue] | None = None
+    licence: str | None = None
+
+
+class DocumentsPushed(msgspec.Struct):
+    """What became of the lines; all that was `written` is searchable. `unchanged` were so already, or gone already.
+
+    `refused` counts lines that were not taken, `refusals` tells the first 1,000 of them with their numbers and reasons.
+    """
+
+    collection: str
+    written: int
+    unchanged: int
+    deleted: int
+    refused: int
+    refusals: list[RefusedLine]
+    object: Literal["knowledge.documents.pushed"] = "knowledge.documents.pushed"
 
 
 class KnowledgeDocument(msgspec.Struct):

@@ -7,9 +7,9 @@ from litestar import Request, post
 from server.api.decode import decode, ignored
 from server.api.document import documented
 from server.api.reply import Reply, json
-from server.api.searching import Search, search
 from server.api.vector_stores.shown import FAULTS
 from server.api.vector_stores.wire import SearchPage, SearchRanking, SearchResult, SearchStore, StoreText
+from server.chat.search import Search, search
 from server.knowledge import Hit, parse_filter
 from server.runtime import NO_RANKER, Runtime
 

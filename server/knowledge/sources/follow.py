@@ -13,7 +13,7 @@ from typing import Protocol
 from server.errors import HearthError, RequestError
 from server.knowledge.attributes import Types
 from server.knowledge.document import Document
-from server.knowledge.report import Skipped, SourceState
+from server.knowledge.report import Applied, SourceState
 from server.knowledge.sources.ledger import Ledger
 from server.knowledge.sources.message import Change, Message, Poison, read
 from server.knowledge.sources.stream import SourceLost, Stream, StreamSpec, connected
@@ -28,8 +28,8 @@ class Applying(Protocol):
 
     types: Types
 
-    async def apply(self, source: str, documents: Sequence[Document], gone: Sequence[str]) -> list[Skipped]:
-        """Make these changes visible; answers with what is refused, by document id. Raises HearthError."""
+    async def apply(self, source: str, documents: Sequence[Document], gone: Sequence[str]) -> Applied:
+        """Make these changes visible. Raises HearthError."""
         ...
 
 
@@ -64,6 +64,24 @@ class Follower:
             await asyncio.sleep(pause * random.uniform(0.5, 1.5))
             pause = min(2 * pause, _LONGEST_PAUSE_S)
 
+    async def retry(self, message: Message) -> bool:
+        """Take in a message that was refused before. False where a newer one is in force. Raises Poison."""
+        changes, refused = await asyncio.to_thread(_read, [message], self._spec.name, self._collection.types)
+        if not refused:
+            async with self._ledger.alone():
+                claimed = await self._ledger.claim(changes)
+                if not claimed:
+                    return False
+                refused = await self._apply(claimed)
+        if refused:
+            raise Poison(refused[0][1])
+        return True
+
+    @property
+    def name(self) -> str:
+        """What its documents say of where they come from."""
+        return self._spec.name
+
     async def _once(self, stream: Stream) -> None:
         batch = await stream.batch()
         self.state.state, self.state.error = "following", None
@@ -75,6 +93,7 @@ class Follower:
             self._lag(max(0.0, now - message.at))
         self.state.lag_seconds = max(0.0, now - batch[-1].at)
         self.state.messages += len(batch)
+        self.state.last, self.state.behind = batch[-1].at, stream.behind
         places: dict[str, int] = {}
         for message in batch:
             places[message.partition] = max(message.offset, places.get(message.partition, -1))
@@ -102,13 +121,13 @@ class Follower:
         documents = [change.document for change in changes if change.document is not None]
         gone = [change.id for change in changes if change.document is None]
         try:
-            skipped = await self._collection.apply(self._spec.name, documents, gone)
+            applied = await self._collection.apply(self._spec.name, documents, gone)
         except RequestError as error:
             # One of them will never be taken: each by itself, so that the others are.
             if len(changes) == 1:
                 return [(changes[0].message, error.message)]
             return [each for change in changes for each in await self._apply([change])]
-        return [(by_id[each.uri], each.reason) for each in skipped]
+        return [(by_id[each.uri], each.reason) for each in applied.refused]
 
 
 def _end_if_cancelled() -> None:

@@ -2,7 +2,7 @@
 
 import asyncio
 import ssl
-from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
 
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, ConsumerRecord, TopicPartition
@@ -62,8 +62,13 @@ class KafkaStream:
         self._consumer = consumer
         self._topic = topic
         self._ledger = ledger
+        self._behind: int | None = None
         self._idle = asyncio.Event()
         self._idle.set()
+
+    @property
+    def behind(self) -> int | None:
+        return self._behind
 
     async def batch(self) -> list[Message]:
         self._idle.set()
@@ -73,6 +78,7 @@ class KafkaStream:
                 await self._look()
                 return []
         self._idle.clear()
+        self._behind = self._unread(read)
         # Between getmany and here nothing was awaited, so no partition has changed hands.
         return [_message(record) for records in read.values() for record in records]
 
@@ -102,6 +108,11 @@ class KafkaStream:
             if name not in known:
                 await self._consumer.seek_to_beginning(each)
                 await self._ledger.reached({name: -1})
+
+    def _unread(self, read: Mapping[TopicPartition, Sequence[ConsumerRecord]]) -> int:
+        """Of the partitions in this batch; the broker told their ends with it."""
+        ends = {each: self._consumer.highwater(each) for each in read}
+        return sum(max(0, end - read[each][-1].offset - 1) for each, end in ends.items() if end is not None)
 
     async def _look(self) -> None:
         """An idle consumer hides that its brokers are gone; asking for the topic's ends does not."""

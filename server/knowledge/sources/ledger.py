@@ -1,4 +1,4 @@
-"""What must outlive the process about messages: which are in force, how far each partition is, the refused ones.
+"""What must outlive the process about messages: which are in force, and how far each partition is.
 
 Claims are written before the rows: a message older than its document's claim is never applied again, and the one that
 made the claim is redelivered until its rows are there, because its offset is committed only then.
@@ -13,40 +13,12 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import NamedTuple
 
-import msgspec
-
+from server.knowledge.sources.dead_letters import DeadLetters
 from server.knowledge.sources.message import Change, Message
-from server.state import State, Tables
+from server.knowledge.sources.tables import TABLES
+from server.state import State
 
-TABLES = Tables(
-    "knowledge",
-    (
-        "CREATE TABLE knowledge_claim (collection TEXT NOT NULL, source TEXT NOT NULL, document TEXT NOT NULL, "
-        "part TEXT NOT NULL, place INTEGER NOT NULL, version INTEGER, "
-        "PRIMARY KEY (collection, source, document)) WITHOUT ROWID",
-        "CREATE TABLE knowledge_position (collection TEXT NOT NULL, source TEXT NOT NULL, part TEXT NOT NULL, "
-        "place INTEGER NOT NULL, PRIMARY KEY (collection, source, part)) WITHOUT ROWID",
-        "CREATE TABLE knowledge_dead_letter (id INTEGER PRIMARY KEY AUTOINCREMENT, collection TEXT NOT NULL, "
-        "source TEXT NOT NULL, part TEXT NOT NULL, place INTEGER NOT NULL, key TEXT, reason TEXT NOT NULL, "
-        "excerpt TEXT NOT NULL, at REAL NOT NULL, UNIQUE (collection, source, part, place))",
-    ),
-)
-_MOST_LETTERS = 10_000
-"""Of one collection; the oldest go first."""
-_EXCERPT = 400
 _LOCK_POLL_S = 0.005
-
-
-class DeadLetter(msgspec.Struct, frozen=True):
-    """A message that was refused. `excerpt` is how its value begins, `at` when it was sent, in seconds since 1970."""
-
-    source: str
-    partition: str
-    offset: int
-    key: str | None
-    reason: str
-    excerpt: str
-    at: float
 
 
 class Claim(NamedTuple):
@@ -70,8 +42,14 @@ def is_stale(new: Claim, held: Claim) -> bool:
 class Ledger:
     """One source's facts in state.db. Every method is one transaction; raises ServiceError."""
 
-    def __init__(self, state: State, lock: Path, collection: str, source: str) -> None:
-        """`lock` is a file of the collection that its writers hold, one at a time, in whichever process they are."""
+    def __init__(
+        self, state: State, lock: Path, collection: str, source: str, letters: DeadLetters | None = None
+    ) -> None:
+        """`lock` is a file of the collection that its writers hold, one at a time, in whichever process they are.
+
+        `letters` are those of the collection.
+        """
+        self._letters = letters or DeadLetters(state, collection)
         self._state = state
         self._lock = lock
         self._of = (collection, source)
@@ -110,25 +88,8 @@ class Ledger:
         return await self._state.run(TABLES, work)
 
     async def bury(self, letters: Sequence[tuple[Message, str]]) -> None:
-        """Keep refused messages with their reasons; one that is delivered again is kept once."""
-
-        def work(connection: sqlite3.Connection) -> None:
-            connection.executemany(
-                "INSERT OR REPLACE INTO knowledge_dead_letter (collection, source, part, place, key, reason, excerpt, "
-                "at) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-                [
-                    (*self._of, each.partition, each.offset, each.key, reason, _begin(each.value), each.at)
-                    for each, reason in letters
-                ],
-            )
-            connection.execute(
-                "DELETE FROM knowledge_dead_letter WHERE collection = ?1 AND id <= "
-                "(SELECT id FROM knowledge_dead_letter WHERE collection = ?1 ORDER BY id DESC LIMIT 1 OFFSET ?2)",
-                (self._of[0], _MOST_LETTERS),
-            )
-
-        if letters:
-            await self._state.run(TABLES, work)
+        """As of DeadLetters."""
+        await self._letters.bury(self._of[1], letters)
 
     async def positions(self) -> dict[str, int]:
         """The last offset of each partition whose rows are visible; -1 for one that was only begun."""
@@ -160,35 +121,14 @@ class Ledger:
                     f"DELETE FROM {table} WHERE collection = ? AND source = ? AND coalesce(part = ?, true)",
                     (*self._of, partition),
                 )
+            # A letter of the log that is no more comes before and after nothing in the new one.
+            connection.execute(
+                "UPDATE knowledge_dead_letter SET part = part || '~' || id "
+                "WHERE collection = ? AND source = ? AND coalesce(part = ?, true)",
+                (*self._of, partition),
+            )
 
         await self._state.run(TABLES, work)
-
-
-async def dead_letters(state: State, collection: str) -> list[DeadLetter]:
-    """The refused messages of a collection, newest first."""
-
-    def work(connection: sqlite3.Connection) -> list[DeadLetter]:
-        sql = (
-            "SELECT source, part, place, key, reason, excerpt, at FROM knowledge_dead_letter "
-            "WHERE collection = ? ORDER BY id DESC"
-        )
-        return [DeadLetter(*row) for row in connection.execute(sql, (collection,))]
-
-    return await state.run(TABLES, work)
-
-
-async def dead_letter_counts(state: State) -> dict[str, int]:
-    """How many refused messages each collection keeps."""
-
-    def work(connection: sqlite3.Connection) -> dict[str, int]:
-        sql = "SELECT collection, count(*) FROM knowledge_dead_letter GROUP BY collection"
-        return dict(connection.execute(sql).fetchall())
-
-    return await state.run(TABLES, work)
-
-
-def _begin(value: bytes | None) -> str:
-    return "" if value is None else value[:_EXCERPT].decode("utf-8", "replace")
 
 
 def _opened(path: Path) -> int:

@@ -82,7 +82,12 @@ class NatsStream:
         self._client = client
         self._subscription = subscription
         self._partition = partition
+        self._behind: int | None = None
         self._open: dict[int, Msg] = {}
+
+    @property
+    def behind(self) -> int | None:
+        return self._behind
 
     async def batch(self) -> list[Message]:
         if self._client.is_closed:
@@ -92,6 +97,7 @@ class NatsStream:
                 fetched = await _detached(self._subscription.fetch(BATCH, timeout=IDLE_S))
             except TimeoutError:
                 return []
+        self._behind = min((each.metadata.num_pending for each in fetched), default=None)
         return sorted((self._message(each) for each in fetched), key=lambda message: message.offset)
 
     async def commit(self, batch: Sequence[Message]) -> None:

@@ -47,6 +47,7 @@ class RedisStream:
         self._key = key
         self._group = group
         self._consumer = socket.gethostname()
+        self._behind: int | None = None
         self._own_after: str | None = "0"
         self._claim_from: str | None = "0-0"
 
@@ -61,6 +62,10 @@ class RedisStream:
                 if fresh:
                     await self._client.xgroup_setid(self._key, self._group, id="0")
 
+    @property
+    def behind(self) -> int | None:
+        return self._behind
+
     async def batch(self) -> list[Message]:
         with _faults():
             if found := await self._unfinished() or await self._abandoned():
@@ -68,6 +73,7 @@ class RedisStream:
             found = await self._read(">")
             if not found:
                 self._claim_from = "0-0"  # nothing new: look again for what another reader left
+            self._behind = await self._unread() if len(found) == BATCH else 0
             return found
 
     async def commit(self, batch: Sequence[Message]) -> None:
@@ -92,6 +98,13 @@ class RedisStream:
         # RESP2 answers with a list of pairs, RESP3 with a mapping of lists.
         entries = next(iter(read.values()))[0] if isinstance(read, dict) else read[0][1]
         return [self._message(entry, fields) for entry, fields in entries if fields]
+
+    async def _unread(self) -> int | None:
+        """Redis counts them from version 7 on, and only where nothing was deleted from the stream."""
+        groups: Any = await self._client.xinfo_groups(self._key)
+        own: Mapping[str, Any] = next((each for each in groups if _text(each["name"]) == self._group), {})
+        lag = own.get("lag")
+        return None if lag is None else int(lag)
 
     async def _abandoned(self) -> list[Message]:
         """What another reader was given and has not acknowledged for long."""

@@ -23,6 +23,11 @@ class SourceLost(Exception):
 class Stream(Protocol):
     """One connection. One task asks; every method raises SourceLost."""
 
+    @property
+    def behind(self) -> int | None:
+        """Messages that were still to be read after the last batch; None where that is not known."""
+        ...
+
     async def batch(self) -> list[Message]:
         """What is there now, at most BATCH, in the order of each partition; waits IDLE_S for a first one."""
         ...

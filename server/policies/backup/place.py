@@ -44,6 +44,15 @@ class Place:
         with self._faults():
             obstore.put(self._store, name, data)
 
+    def make(self, name: str, data: bytes) -> bool:
+        """Put what is not there yet; False where it is."""
+        with self._faults():
+            try:
+                obstore.put(self._store, name, data, mode="create", use_multipart=False)
+            except faults.AlreadyExistsError:
+                return False
+        return True
+
     def get(self, name: str) -> bytes:
         with self._faults():
             return bytes(obstore.get(self._store, name).bytes())
@@ -99,7 +108,7 @@ class Place:
     @contextmanager
     def _leased(self) -> Iterator[None]:
         """By an object that says until when, renewed while the block lasts."""
-        self._probe()
+        self.probe()
         owner = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
         tag = self._lease(owner)
         over = threading.Event()
@@ -145,8 +154,8 @@ class Place:
         told = json.dumps({"owner": owner, "until": time.time() + _LEASE_S}).encode()
         return str(obstore.put(self._store, _LEASE, told, mode=mode, use_multipart=False)["e_tag"])
 
-    def _probe(self) -> None:
-        """A store that ignores conditions would let two runs in: then it is refused."""
+    def probe(self) -> None:
+        """A store that ignores conditions would let two writers in: then it is refused."""
         name = f"{_PROBE}-{secrets.token_hex(8)}"
         try:
             with self._faults():
@@ -160,7 +169,7 @@ class Place:
                 return
             finally:
                 obstore.delete(self._store, name)
-        raise ServiceError(f"{self} ignores conditional puts (If-None-Match), so a backup is not safe there.")
+        raise ServiceError(f"{self} ignores conditional puts (If-None-Match), so nothing is safe there.")
 
     @contextmanager
     def _faults(self) -> Iterator[None]:

@@ -125,6 +125,33 @@ def tokens_are_counted() -> None:
 
 
 @case
+def a_tool_that_the_server_runs() -> None:
+    asked: Any = {"model": "clerk", "tool_choice": {"type": "tool", "name": "clock"}}
+    (block,) = say(**asked).content
+    assert (block.type, block.text) == ("text", TEXT)
+    with sdk.messages.stream(messages=HELLO, max_tokens=400, **asked) as stream:
+        assert stream.get_final_message().content[0].text == TEXT
+
+
+@case
+def a_tool_that_the_server_runs_as_blocks() -> None:
+    choice = {"type": "tool", "name": "clock"}
+    asked: Any = {"model": "clerk", "tool_choice": choice, "betas": ["mcp-client-2025-11-20"]}
+    whole = sdk.beta.messages.create(messages=HELLO, max_tokens=400, **asked)
+    with sdk.beta.messages.stream(messages=HELLO, max_tokens=400, **asked) as stream:
+        final = stream.get_final_message()
+    for answer in (whole, final):
+        use, result, text = answer.content
+        assert (use.type, use.name, use.server_name) == ("mcp_tool_use", "clock", "hearth")
+        assert result.type == "mcp_tool_result"
+        assert result.tool_use_id == use.id and result.content[0].text  # of whatever the model asked for
+        assert text.text == TEXT
+    said: Any = [*HELLO, {"role": "assistant", "content": whole.content}, {"role": "user", "content": "And?"}]
+    again = sdk.beta.messages.create(model="clerk", messages=said, max_tokens=400, betas=asked["betas"])
+    assert again.content[0].text == TEXT
+
+
+@case
 def models() -> None:
     assert {"automaton", "random"} <= {model.id for model in sdk.models.list()}
     assert sdk.models.retrieve("automaton").id == "automaton"

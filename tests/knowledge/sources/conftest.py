@@ -11,8 +11,9 @@ import pytest
 
 from config.knowledge import ChunkSpec, CollectionSpec
 from server.knowledge import Collection
+from server.knowledge.sources.dead_letters import DeadLetter, DeadLetters
 from server.knowledge.sources.follow import Follower
-from server.knowledge.sources.ledger import DeadLetter, Ledger, dead_letters
+from server.knowledge.sources.ledger import Ledger
 from server.knowledge.sources.stream import StreamSpec
 from server.state import State
 from tests.knowledge.hashing import HashEmbedder
@@ -55,7 +56,8 @@ class Followed:
         return {each.document.id: each.document.text for each in held if each is not None}
 
     async def letters(self) -> list[DeadLetter]:
-        return await dead_letters(self.state, "handbook")
+        """Newest first."""
+        return list(reversed(await DeadLetters(self.state, "handbook").every()))
 
     async def until(self, done: Callable[[], Awaitable[bool]]) -> None:
         async with asyncio.timeout(_PATIENCE_S):

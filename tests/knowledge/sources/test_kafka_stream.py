@@ -65,6 +65,27 @@ async def test_a_reader_goes_on_where_another_of_its_group_ended(kafka: str, tmp
                 await followed.until_texts(dict.fromkeys(documents, text))
 
 
+async def test_what_a_member_left_uncommitted_is_delivered_to_the_next_one(kafka: str, tmp_path: Path) -> None:
+    """The first member reads and cannot take in; it leaves its group, and the partitions go to who joins it."""
+    spec = KafkaSource(kafka=kafka, topic="handed-over")
+    broken = HashEmbedder()
+    broken.fail_on = "Bears"
+    async with producing(kafka) as producer:
+        await producer.send_and_wait("handed-over", message("a", "Apples are red."), partition=0)
+        async with following(spec, tmp_path, broken) as followed:
+            await followed.until_texts({"a": "Apples are red."})
+            for n in range(4):
+                await producer.send_and_wait("handed-over", message(f"b{n}", f"Bears number {n}."), partition=n % 4)
+
+            async def waits() -> bool:
+                return followed.follower.state.state == "waiting"
+
+            await followed.until(waits)
+            assert await followed.texts() == {"a": "Apples are red."}
+        async with following(spec, tmp_path) as followed:
+            await followed.until_texts({"a": "Apples are red."} | {f"b{n}": f"Bears number {n}." for n in range(4)})
+
+
 async def test_a_new_data_directory_reads_the_topic_from_its_beginning(kafka: str, tmp_path: Path) -> None:
     spec = KafkaSource(kafka=kafka, topic="anew")
     async with producing(kafka) as producer:

@@ -23,6 +23,7 @@ from server.models.engine import (
 )
 from server.models.engines.encoders.encoder import Encoder
 from server.models.engines.encoders.rows import Rows
+from server.models.identity import identity
 
 
 class EmbedEngine:
@@ -48,6 +49,7 @@ class EmbedEngine:
             precision=self._encoder.precision,
             family=self._encoder.shape.family,
             weights_bytes=self._encoder.weights_bytes,
+            identity=identity(self._files),
         )
 
     def _advice(self) -> str:

@@ -6,7 +6,7 @@ Pooling, normalisation or the scoring head stand inside the graph, which is stor
 import fcntl
 import hashlib
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import mkdtemp
@@ -54,7 +54,20 @@ class Encoder:
         }
         if threads is not None:
             settings["INFERENCE_NUM_THREADS"] = threads
-        self._request = _compiled(core, folder, self.shape, cache, settings).create_infer_request()
+        self._core, self._cache, self._settings = core, cache, settings
+        weights, shape = folder / "model.safetensors", self.shape
+        self.weights_sum = sum_of(weights)
+        self._request = self.compiled(f"{self.weights_sum} {shape}", lambda: build(weights, shape))
+
+    def compiled(self, made_of: str, make: Callable[[], ov.Model]) -> ov.InferRequest:
+        """A graph ready to run, from the cache or by `make`; `made_of` tells all that it depends on."""
+        key = hashlib.sha256(f"{made_of} {ov.__version__} graph {VERSION}".encode()).hexdigest()[:24]
+        home = self._cache / "encoders" / key
+        with _alone(self._cache):
+            if not _is_whole(home):
+                shutil.rmtree(home, ignore_errors=True)
+                _store(make(), home)
+            return self._core.compile_model(str(home / "model.xml"), "CPU", self._settings).create_infer_request()
 
     def _check_frame(self) -> None:
         """That the tokenizer puts the family's special tokens around a text, as the encoder was trained."""
@@ -89,6 +102,11 @@ class Encoder:
     def second(self, one: list[int]) -> int:
         """The first token of type 1 in a pair: token types change after the first separators."""
         return 1 + len(one) + len(self._tie)
+
+    def pieces(self, texts: Sequence[str]) -> list[tuple[list[int], list[tuple[int, int]]]]:
+        """Bare token ids of each text, and the characters that each token stands for."""
+        encoded = self._tokenizer.encode_batch(list(texts), add_special_tokens=False)
+        return [(each.ids, each.offsets) for each in encoded]
 
     def count(self, text: str) -> int:
         """Tokens of `text` without special ones."""
@@ -164,16 +182,6 @@ def _precision(core: ov.Core, asked: Literal["auto", "f32", "bf16"]) -> str:
 # ---- the graph, and its place in the cache --------------------------------------------------------------------------
 
 
-def _compiled(core: ov.Core, folder: Path, shape: Shape, cache: Path, settings: dict[str, Any]) -> ov.CompiledModel:
-    weights = folder / "model.safetensors"
-    home = cache / "encoders" / _fingerprint(weights, shape)
-    with _alone(cache):
-        if not _is_whole(home):
-            shutil.rmtree(home, ignore_errors=True)
-            _store(build(weights, shape), home)
-        return core.compile_model(str(home / "model.xml"), "CPU", settings)
-
-
 @contextmanager
 def _alone(cache: Path) -> Iterator[None]:
     """One process at a time: workers that start together use the same weights, and would read what another writes."""
@@ -183,18 +191,14 @@ def _alone(cache: Path) -> Iterator[None]:
         yield
 
 
-def _fingerprint(weights: Path, shape: Shape) -> str:
-    digest = hashlib.sha256(f"{_sum(weights)} {shape} {ov.__version__} graph {VERSION}".encode())
-    return digest.hexdigest()[:24]
-
-
-def _sum(file: Path) -> str:
+def sum_of(file: Path) -> str:
+    """The SHA-256 of its content."""
     with file.open("rb") as opened:
         return hashlib.file_digest(opened, "sha256").hexdigest()
 
 
 def _sums(home: Path) -> str:
-    return f"{_sum(home / 'model.xml')} {_sum(home / 'model.bin')}"
+    return f"{sum_of(home / 'model.xml')} {sum_of(home / 'model.bin')}"
 
 
 def _is_whole(home: Path) -> bool:

@@ -40,6 +40,21 @@ def build(weights: Path, shape: Shape) -> ov.Model:
         raise ValueError(f"{weights}: cannot be read: {error}") from error
 
 
+def build_spans(weights: Path, trained: Path, shape: Shape) -> ov.Model:
+    """A BERT encoder with a span head: `spans` [B, S, 2] float32 from input_ids, attention_mask and token_type_ids.
+
+    Embeddings come from `weights`, layers and head (`qa_outputs`) from `trained`, where they may be int8 with one
+    float32 scale a row. Raises ValueError as `build` does.
+    """
+    try:
+        with safe_open(weights, framework="numpy") as given, safe_open(trained, framework="numpy") as own:
+            return _Spans(_Layered(_Tensors(trained, own), _Tensors(weights, given)), shape).model()
+    except _Unfit as error:
+        raise ValueError(f"{trained}: {error}") from error
+    except (SafetensorError, TypeError) as error:
+        raise ValueError(f"{trained}: cannot be read: {error}") from error
+
+
 class _Unfit(ValueError):
     """A tensor that is not what config.json leads one to expect."""
 
@@ -68,8 +83,11 @@ class _Tensors:
                 return self._widened(name).reshape(shape)
             case "F16" | "F32" | "F64":
                 return np.ascontiguousarray(self._opened.get_tensor(name), np.float32)
+            case "I8" if f"{name}_scale" in self.names:
+                scale = self.read(f"{name}_scale", (shape[0], 1))
+                return np.asarray(self._opened.get_tensor(name) * scale, np.float32)
             case other:
-                raise _Unfit(f"{name} is {other}; BF16, F16, F32 and F64 are read")
+                raise _Unfit(f"{name} is {other}; BF16, F16, F32 and F64 are read, and I8 with its scales")
 
     def _widened(self, name: str) -> NDArray[np.float32]:
         with self._file.open("rb") as file:
@@ -78,6 +96,18 @@ class _Tensors:
             file.seek(8 + size + start)
             halves = np.frombuffer(file.read(end - start), "<u2")
         return (halves.astype(np.uint32) << 16).view(np.float32)
+
+
+class _Layered(_Tensors):
+    """The tensors of one file, and of another those that it has not."""
+
+    def __init__(self, first: _Tensors, rest: _Tensors) -> None:
+        self._first = first
+        self._rest = rest
+        self.names = first.names | rest.names
+
+    def read(self, name: str, shape: tuple[int, ...]) -> NDArray[np.float32]:
+        return (self._first if name in self._first.names else self._rest).read(name, shape)
 
 
 class _Bert:
@@ -104,7 +134,7 @@ class _Bert:
             kinds = _input("token_type_ids")
             inputs.append(kinds)
         keep = op.convert(mask, "f32")
-        bias = op.multiply(op.subtract(op.unsqueeze(keep, _ints(1, 2)), _float(1.0)), _float(_MASKED))
+        bias = _bias(keep)
         state = self._embedded(ids, kinds)
         for layer in range(self._shape.layers):
             state = self._layer(state, bias, f"{self._prefix}{self.stem}{layer}.")
@@ -175,6 +205,20 @@ class _Bert:
         return op.add(op.multiply(op.mvn(x, _ints(-1), True, self._shape.epsilon, "INSIDE_SQRT"), scale), shift)
 
 
+class _Spans(_Bert):
+    """The same encoder with two logits a token: does the answer start here, does it end here."""
+
+    def model(self) -> ov.Model:
+        ids, mask, kinds = _input("input_ids"), _input("attention_mask"), _input("token_type_ids")
+        bias = _bias(op.convert(mask, "f32"))
+        state = self._embedded(ids, kinds)
+        for layer in range(self._shape.layers):
+            state = self._layer(state, bias, f"{self._prefix}{self.stem}{layer}.")
+        told = self._linear(state, "qa_outputs", self._shape.hidden, 2)
+        told.output(0).set_names({"spans"})
+        return ov.Model([op.result(told)], [ids, mask, kinds], "reader")
+
+
 class _Distil(_Bert):
     """The same arithmetic under the names of DistilBertModel, with a head of its own."""
 
@@ -192,6 +236,11 @@ def _input(name: str) -> ov.Node:
     node = op.parameter([-1, -1], np.int64)
     node.output(0).set_names({name})
     return node
+
+
+def _bias(keep: ov.Node) -> ov.Node:
+    """Added to what attention weighs: 0 for real tokens, far down for padding."""
+    return op.multiply(op.subtract(op.unsqueeze(keep, _ints(1, 2)), _float(1.0)), _float(_MASKED))
 
 
 def _mean(state: ov.Node, keep: ov.Node) -> ov.Node:

