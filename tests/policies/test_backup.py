@@ -44,8 +44,11 @@ def deadly(name):
         return real(self, *args)
     setattr(Place, name, call)
 
-for name in ("put", "settle", "delete"):
+for name in ("put_parts", "settle", "delete"):
     deadly(name)
+
+if len(sys.argv) > 3:  # in the middle of a file instead of before it
+    Path.replace = lambda self, target: os.kill(os.getpid(), signal.SIGKILL)
 recipe = load(Path(sys.argv[1]))
 Backup.declared(recipe, lambda sentence: None).make(recipe)
 print("calls left:", left)
@@ -198,6 +201,20 @@ def test_killed_at_any_moment_it_is_sound_and_the_next_run_works(recipe: Path, t
     assert len(backup(recipe).snapshots()) == 2
     whole = {path.stem for path in (tmp_path / "backups" / "packs").glob("*.idx")}
     assert {path.stem for path in (tmp_path / "backups" / "packs").glob("*.car")} == whole, "nothing unfinished stays"
+
+
+def test_half_a_file_is_none_and_goes(recipe: Path, tmp_path: Path) -> None:
+    made(recipe)
+    (tmp_path / "weights" / "one.gguf").write_bytes(noise(2 * MB, 7))
+    command = [sys.executable, "-c", KILLED, str(recipe), "99", "half"]
+    ended = subprocess.run(command, capture_output=True, timeout=120, check=False)
+    assert ended.returncode == -signal.SIGKILL
+    halves = [path for path in (tmp_path / "backups").rglob(".*")]
+    assert len(halves) == 1 and backup(recipe).verify() == (1, [])
+    (tmp_path / "backups" / "snapshots" / f".half.json.{os.getpid()}").write_text("{")
+    made(recipe)
+    assert not list((tmp_path / "backups").rglob(".*"))
+    assert restored(recipe, tmp_path / "out") == originals(tmp_path)
 
 
 def test_places_that_cannot_be_used_are_told_and_nothing_changes(recipe: Path, tmp_path: Path) -> None:

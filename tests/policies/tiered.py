@@ -31,7 +31,7 @@ from tests.knowledge.hashing import HashEmbedder
 
 DAY = 86_400.0
 START = 1_800_000_000.0
-"""When documents are first seen, by the tests' clock; real reads are later or earlier as a test says."""
+"""When tests begin, by their clock."""
 NAME = "handbook"
 
 
@@ -44,7 +44,7 @@ class Tiered:
         self.embedder = collection._embedder
         self.now = START
         spec = TieringSpec.model_construct(cold=place, after=timedelta(days=30))
-        self.policy = TieringPolicy(spec, folder, state, {NAME: tier}, clock=lambda: self.now)
+        self.policy = TieringPolicy(spec, folder, state, {NAME: tier})
 
     async def run(self, days: float = 0.0) -> Report:
         """A run, so many days later."""
@@ -53,7 +53,7 @@ class Tiered:
 
     async def used(self, *documents: str) -> None:
         """They were found just now, by the tests' clock."""
-        await self.tier.catalogue.note(dict.fromkeys(documents, 1), self.now)
+        await self.tier.catalogue.note(dict.fromkeys(documents, 1))
 
     async def cold(self) -> set[str]:
         return set((await self.tier.catalogue.view()).cold)
@@ -86,11 +86,12 @@ async def tiered(
         sources=() if files is None else (FilesSource.model_construct(files=str(files / "*.md"), watch=False),),
     )
     async with State.open(folder / "state.db") as state:
-        tier = Tier(place, Catalogue(state, NAME), weak=weak, language="english")
+        tier = Tier(place, Catalogue(state, NAME, clock=lambda: each.now), weak=weak, language="english")
         at = folder / "knowledge" / NAME
         collection = Collection(NAME, spec, HashEmbedder(salt=salt), at, tier=tier, cache=cache)
+        each = Tiered(collection, tier, state, folder, place)
         async with collection:
-            yield Tiered(collection, tier, state, folder, place)
+            yield each
 
 
 def document(n: int, more: str = "") -> Document:
@@ -103,7 +104,7 @@ def document(n: int, more: str = "") -> Document:
 
 
 def shown(found: Found) -> list[tuple[str, str, float]]:
-    return [(hit.document_id, hit.id, round(hit.score, 5)) for hit in found.hits]
+    return sorted((hit.document_id, hit.id, round(hit.score, 5)) for hit in found.hits)
 
 
 # ---- killed ---------------------------------------------------------------------------------------------------------

@@ -139,7 +139,7 @@ class Backup:
             with Node(ipfs) as node:
                 node.forget([there[place] for place in places], rest)
         packs.drop(unused)
-        self._place.delete(packs.unfinished())
+        self._place.delete([*packs.unfinished(), *snapshots.unfinished(self._place)])
         return gone, len(unused)
 
     def _progress(self, progress: Progress) -> None:

@@ -5,6 +5,7 @@ A file that has the place, the size and the time that it had in the last snapsho
 
 import hashlib
 import io
+import sys
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -90,6 +91,7 @@ class Maker:
         self._progress = Progress()
         self._before: dict[str, tuple[File, set[str]]] = {}
         self._hashing = ThreadPoolExecutor(2, thread_name_prefix="hash")
+        self._buffers = _Buffers()
 
     def make(self, groups: Iterable[Group], data: str, hearth: str, left_out: tuple[str, ...]) -> Made:
         """Raises ServiceError for a file that cannot be read or does not stay as it is; then nothing has changed."""
@@ -182,11 +184,11 @@ class Maker:
         whole = hashlib.sha256()
         tree = Tree(lambda cid, block: self._packs.add(cid, block, used))
         with path.open("rb", buffering=0) as file:
-            segment = _next(file)
+            segment = self._buffers.segment(file)
             while True:
                 summed = self._hashing.submit(whole.update, segment)
                 leaves = self._hashing.submit(_leaves, segment)
-                following = _next(file) if len(segment) == _SEGMENT else memoryview(b"")
+                following = self._buffers.segment(file) if len(segment) == _SEGMENT else memoryview(b"")
                 for cid, leaf in leaves.result():
                     self._packs.add(cid, leaf, used)
                     tree.leaf(cid, len(leaf))
@@ -216,16 +218,34 @@ class Maker:
         raise AssertionError("the root is the last folder")
 
 
-def _next(file: io.FileIO) -> "memoryview[int]":
-    """The next segment, whole but at the end of the file."""
-    buffer = memoryview(bytearray(_SEGMENT))
-    filled = 0
-    while filled < _SEGMENT:
-        count = file.readinto(buffer[filled:])
-        if not count:
-            break
-        filled += count
-    return buffer[:filled]
+class _Buffers:
+    """Room for segments, used again once their blocks were written: fresh memory costs more than reading into it."""
+
+    def __init__(self) -> None:
+        self._all: list[bytearray] = []
+
+    def segment(self, file: io.FileIO) -> "memoryview[int]":
+        """The next segment, whole but at the end of the file."""
+        buffer = memoryview(self._free())
+        filled = 0
+        while filled < _SEGMENT:
+            count = file.readinto(buffer[filled:])
+            if not count:
+                break
+            filled += count
+        return buffer[:filled]
+
+    def _free(self) -> bytearray:
+        """One that nothing looks at: every view of a bytearray holds a reference to it."""
+        for buffer in self._all:
+            if sys.getrefcount(buffer) == _UNUSED:
+                return buffer
+        self._all.append(bytearray(_SEGMENT))
+        return self._all[-1]
+
+
+_UNUSED = 3
+"""References to a buffer of `_Buffers` without views: the list's, the loop's, and getrefcount's own."""
 
 
 def _leaves(segment: "memoryview[int]") -> list[tuple[Cid, "memoryview[int]"]]:

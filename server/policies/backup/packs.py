@@ -171,13 +171,16 @@ class Packs:
         parts: list[bytes | memoryview[int]] = [car.header(pending[0][0])]
         for cid, data in pending:
             parts += [car.before(cid, len(data)), data]
-        closed = self._seal.close(b"".join(parts))
-        as_it_lies = str(as_file(closed, lambda cid, block: None).cid) if self._seal.suffix else ""
-        contents = Contents(len(closed), _laid_out(pending), as_it_lies)
-        self._place.put(self.path(name), closed)
+        as_it_lies = ""
+        if self._seal.suffix:
+            closed = self._seal.close(b"".join(parts))
+            as_it_lies = str(as_file(closed, lambda cid, block: None).cid)
+            parts = [closed]
+        contents = Contents(sum(map(len, parts)), _laid_out(pending), as_it_lies)
+        self._place.put_parts(self.path(name), parts)
         table = self._seal.close(msgspec.msgpack.encode(contents))
         self._place.put(self.table(name), table)
-        self.stored += len(closed) + len(table)
+        self.stored += contents.size + len(table)
         return contents
 
     # ---- reading ----------------------------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ import secrets
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -41,8 +41,15 @@ class Place:
         return str(self.where) if isinstance(self.where, Path) else self.where.url
 
     def put(self, name: str, data: bytes) -> None:
+        self.put_parts(name, [data])
+
+    def put_parts(self, name: str, parts: "Sequence[bytes | memoryview[int]]") -> None:
+        """One file of several parts, which a folder takes as they are."""
         with self._faults():
-            obstore.put(self._store, name, data)
+            if isinstance(self.where, Path):
+                _write(self.where / name, parts)
+            else:
+                obstore.put(self._store, name, b"".join(parts))
 
     def make(self, name: str, data: bytes) -> bool:
         """Put what is not there yet; False where it is."""
@@ -199,6 +206,17 @@ def _bucket(spec: Bucket) -> Any:
         options["access_key_id"] = spec.access_key
         options["secret_access_key"] = spec.secret_key.get_secret_value()
     return S3Store(spec.name, prefix=spec.prefix or None, client_options={"allow_http": True}, **options)
+
+
+def _write(path: Path, parts: "Sequence[bytes | memoryview[int]]") -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    half = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with half.open("wb") as out:
+            out.writelines(parts)
+        half.replace(path)
+    finally:
+        half.unlink(missing_ok=True)
 
 
 def _sync(path: Path) -> None:

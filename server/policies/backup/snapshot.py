@@ -92,6 +92,11 @@ def names(place: Place, seal: Seal) -> list[str]:
     return sorted(name.removesuffix(ending) for name in found if name.endswith(ending))
 
 
+def unfinished(place: Place) -> list[str]:
+    """Files that a run which was killed has left half written."""
+    return [path for path in place.names(FOLDER) if path.rpartition("/")[2].startswith(".")]
+
+
 def read(name: str, place: Place, seal: Seal) -> Snapshot:
     """Raises NotFound, and ServiceError for one that is damaged, for another key or of a newer Hearth."""
     path = path_of(name, seal)
