@@ -309,11 +309,11 @@ def policies(context: click.Context, recipe: Path, key: str | None) -> None:
 @policies.command("run")
 @click.argument("name")
 @click.pass_obj
-def run_policy(obj: tuple[Recipe, str | None], name: str) -> None:
+def run_policy(obj: tuple[Path, str | None], name: str) -> None:
     """Run the policy NAME now: in the running server, else here."""
     from server.policing import run as put
 
-    sys.exit(put(obj[0], name, obj[1], _out, _err))
+    sys.exit(put(_loaded(obj[0]), name, obj[1], _out, _err))
 
 
 @main.group()
