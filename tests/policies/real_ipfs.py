@@ -49,6 +49,7 @@ def daemon(folder: Path) -> Iterator[tuple[str, str]]:
         ["init", "--profile", "test"],
         ["config", "Addresses.API", f"/ip4/127.0.0.1/tcp/{rpc}"],
         ["config", "Addresses.Gateway", f"/ip4/127.0.0.1/tcp/{gateway}"],
+        ["config", "Addresses.RPC", f"/ip4/127.0.0.1/tcp/{free_port()}"],
         ["config", "--json", "Addresses.Swarm", "[]"],
         ["config", "--json", "Bootstrap", "[]"],
     )
