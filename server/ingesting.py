@@ -3,6 +3,7 @@
 import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterable
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 from rich.console import Console
@@ -11,7 +12,10 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeR
 from config import Recipe
 from server.errors import HearthError
 from server.knowledge import Advance, BulkReport, Collection, IngestReport, Refused, bring_lines
-from server.runtime import VERSION, model_of, tiers_of
+from server.knowledge.record import Records
+from server.knowledge.tiering import tiers_of
+from server.models.served import Served
+from server.runtime import VERSION, model_of
 from server.state import State
 from server.telemetry import Telemetry
 
@@ -71,12 +75,42 @@ async def _ingest(
             await model.ready()
             refused, tier = Refused(state, name), tiers_of(recipe, state).get(name)
             folder = data / "knowledge" / name
-            async with Collection(name, spec, model, folder, refused=refused, tier=tier) as collection:
+            async with (
+                _older(recipe, spec.embed, model, folder, telemetry) as others,
+                Collection(name, spec, model, folder, refused=refused, others=others, tier=tier) as collection,
+            ):
                 if lines:
                     return await bring_lines(collection, _pieces(path), bulk)
                 return await collection.ingest(path, files)
     finally:
         await asyncio.to_thread(telemetry.close)
+
+
+@asynccontextmanager
+async def _older(
+    recipe: Recipe, now: str, model: Served, folder: Path, telemetry: Telemetry
+) -> AsyncIterator[list[Served]]:
+    """The model that the index in `folder` was made with, loaded, where it is not the one of `now` but declared yet.
+
+    Without it, what is brought in before the new index is built could be found by its words alone.
+    """
+    try:
+        record = await asyncio.to_thread(Records(folder).read)
+    except (OSError, ValueError):  # which the collection tells when it is opened
+        record = None
+    made = None if record is None else record.made
+    names: list[str] = []
+    if made is not None and made.identity and model.card is not None and model.card.identity != made.identity:
+        names = [name for name, spec in recipe.models.items() if spec.task == "embed" and name != now]
+        names.sort(key=lambda name: name != made.model)
+    for name in names:
+        async with model_of(name, recipe, telemetry) as other:
+            with suppress(HearthError):  # one that cannot be loaded is none
+                await other.ready()
+            if made is not None and other.card is not None and other.card.identity == made.identity:
+                yield [other]
+                return
+    yield []
 
 
 async def _pieces(path: Path) -> AsyncIterator[bytes]:

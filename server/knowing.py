@@ -192,6 +192,8 @@ def _facts(of: KnowledgeCollection) -> Iterator[tuple[str, str]]:
         yield "on disk", f"{decimal(of.bytes)}, {of.versions:,} versions, {of.fragments:,} fragments"
         if of.hot:
             yield "in memory", f"{of.hot:,} rows"
+        if of.cold:
+            yield "in cold storage", f"{of.cold:,} documents"
         for index in of.indices:
             tokens = f", {index.language}, {index.tokenizer}" if index.language else ""
             behind = f", {index.unindexed:,} rows behind" if index.unindexed else ""

@@ -89,7 +89,8 @@ async def qualities(yardstick: Yardstick, embedder: Embedder, folder: Path) -> d
                 hits = (await collection.search(question, k=_CHUNKS, mode=mode)).hits
                 answers[mode].append(list(dict.fromkeys(hit.document_id for hit in hits))[:_AT])
             vector = (await embedder.embed([question])).vectors[0]
-            answers[_BUILT_IN].append(await _built_in(collection._opened_store(), question, vector))
+            async with collection._serving.reading() as store:
+                answers[_BUILT_IN].append(await _built_in(store, question, vector))
     wanted = [document for _, document in yardstick.questions]
     return {name: _quality(lists, wanted) for name, lists in answers.items()}
 

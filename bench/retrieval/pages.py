@@ -16,7 +16,6 @@ from server.knowledge.html_text import HtmlText
 
 _LANGUAGE = re.compile(r"\.([a-z]{2}(?:-[a-z]{2})?)\.html$")
 _SECTION = re.compile(r"^#{2,6} (?P<heading>.+)\n+(?P<text>(?:(?!^#{1,6} ).*\n?)+)", re.MULTILINE)
-_HEADING = re.compile(r"<h[1-6]\b.*?</h[1-6]>", re.DOTALL)
 _NUMBER = re.compile(r"^[\d.]+\s+")
 _LEAST = 80
 """Characters of a section that says something."""
@@ -41,9 +40,7 @@ def pages(folder: Path, most: int) -> list[Yardstick]:
 
 
 def _sections(file: Path) -> Iterator[tuple[str, tuple[str, str]]]:
-    # A line break of the source within a heading is a space.
-    source = _HEADING.sub(lambda match: " ".join(match[0].split()), file.read_text(encoding="utf-8"))
-    for n, match in enumerate(_SECTION.finditer(HtmlText(source).text)):
+    for n, match in enumerate(_SECTION.finditer(HtmlText(file.read_text(encoding="utf-8")).text)):
         text = match["text"].strip()
         if len(text) >= _LEAST:
             yield f"{file.name}#{n}", (_NUMBER.sub("", match["heading"]).strip(), text)

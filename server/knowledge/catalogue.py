@@ -75,24 +75,26 @@ class Use(msgspec.Struct, frozen=True):
 class Catalogue:
     """The records of one collection. Every process with the data directory sees the same. Raises ServiceError."""
 
-    def __init__(self, state: State, collection: str) -> None:
+    def __init__(self, state: State, collection: str, clock: Callable[[], float] = time.time) -> None:
         self.collection = collection
+        self.clock = clock
         self._state = state
         self._view = View(-1, {})
 
     async def view(self) -> View:
         """What counts as cold now."""
+        seen = self._view
 
-        def work(connection: sqlite3.Connection) -> View | None:
+        def work(connection: sqlite3.Connection) -> View:
             moves = _moves(connection, self.collection)
-            if moves == self._view.moves:
-                return None
+            if moves == seen.moves:
+                return seen
             return View(moves, {each.document: each for each in self._read(connection, _COUNTING)})
 
-        fresh = await self._run(work)
-        if fresh is not None:
-            self._view = fresh
-        return self._view
+        found = await self._run(work)
+        if found.moves > self._view.moves:  # another task may have looked later
+            self._view = found
+        return found
 
     @property
     def seen(self) -> View:
@@ -167,7 +169,7 @@ class Catalogue:
                 found = connection.execute(
                     f"UPDATE tier_cold SET stage = ?, since = ? WHERE collection = ? "
                     f"AND stage IN ({_marks(old)}) AND document IN ({_marks(part)}) RETURNING document",
-                    (new, time.time(), self.collection, *old, *part),
+                    (new, self.clock(), self.collection, *old, *part),
                 )
                 turned += [row[0] for row in found]
             if turned:
@@ -178,8 +180,9 @@ class Catalogue:
 
     # ---- use --------------------------------------------------------------------------------------------------------
 
-    async def note(self, reads: Mapping[str, int], now: float) -> None:
+    async def note(self, reads: Mapping[str, int]) -> None:
         """Documents that were found so often since the last note."""
+        now = self.clock()
 
         def work(connection: sqlite3.Connection) -> None:
             connection.executemany(
@@ -190,8 +193,9 @@ class Catalogue:
 
         await self._run(work)
 
-    async def uses(self, documents: Mapping[str, str], now: float) -> list[Use]:
-        """Of every document, given with its hash. One that is seen for the first time as it is, is so since `now`."""
+    async def uses(self, documents: Mapping[str, str]) -> list[Use]:
+        """Of every document, given with its hash. One that is seen for the first time as it is, is so since now."""
+        now = self.clock()
 
         def work(connection: sqlite3.Connection) -> list[Use]:
             connection.executemany(

@@ -1,30 +1,41 @@
 """Documents that clients put at the same time, brought in together: one commit for all, and an answer for each."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+import time
+from collections.abc import Callable, Coroutine, Sequence
+from contextvars import Context, copy_context
 from dataclasses import dataclass, field
 from itertools import takewhile
+from typing import Any
 
 from config.knowledge import ChunkSpec
 from server.errors import HearthError, KnowledgeUnavailable
 from server.knowledge.document import Document
 from server.knowledge.report import IngestReport
+from server.models.caller import CALLER
 
-Bring = Callable[[Sequence[Document], ChunkSpec | None], Awaitable[IngestReport]]
+Bring = Callable[[Sequence[Document], ChunkSpec | None], Coroutine[Any, Any, IngestReport]]
 """Makes documents searchable, each in place of the one with its id. Raises HearthError."""
 
 _MOST_TOGETHER = 256
+_LONG_S = 10.0
+"""A fault that took so long is one of a lock or a deadline, and not waited for again by each."""
 
 
-@dataclass
+@dataclass(eq=False)
 class _Put:
     documents: Sequence[Document]
     chunk: ChunkSpec | None
+    context: Context = field(default_factory=copy_context)
     answer: asyncio.Future[IngestReport] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
+
+    def is_like(self, other: "_Put") -> bool:
+        """Whether one commit does for both: cut alike, and at one caller's cost."""
+        return self.chunk == other.chunk and self.context.get(CALLER) is other.context.get(CALLER)
 
 
 class GroupCommit:
-    """Brings in what was put, in its order. Nobody waits for others to come: what came during a commit is the next one.
+    """Brings in what was put, in its order. Nobody waits for others to come: what comes during a commit is the next.
 
     `turn` is held while `bring` runs: what comes while others hold it goes together too.
     """
@@ -38,8 +49,8 @@ class GroupCommit:
     async def put(self, documents: Sequence[Document], chunk: ChunkSpec | None) -> IngestReport:
         """Returns once they are searchable; the report is of all that went together.
 
-        Raises what is wrong with these documents alone. Who is cancelled while a commit has begun has put them
-        nevertheless.
+        Raises what is wrong with these documents, or with all. Who is cancelled after their commit has begun has put
+        them nevertheless.
         """
         mine = _Put(documents, chunk)
         self._waiting.append(mine)
@@ -53,8 +64,7 @@ class GroupCommit:
 
     async def close(self) -> None:
         """Let the commit end that has begun; who waits for the next is told that there is none."""
-        for each in self._waiting:
-            _fail(each, KnowledgeUnavailable("The collection is being closed.", retry_after=2))
+        _fail(self._waiting, KnowledgeUnavailable("The collection is being closed.", retry_after=2))
         self._waiting.clear()
         if self._running is not None:
             await asyncio.wait([self._running])
@@ -68,13 +78,13 @@ class GroupCommit:
             self._running = None
 
     def _next(self) -> list[_Put]:
-        """From the front, as many as are cut alike and name no document twice."""
+        """From the front, as many as go together and name no document twice."""
         ids: set[str] = set()
-        chunks = {each.chunk for each in self._waiting[:1]}
 
         def joins(put: _Put) -> bool:
-            of = [document.id for document in put.documents]
-            if ids and (put.chunk not in chunks or len(ids) + len(of) > _MOST_TOGETHER or not ids.isdisjoint(of)):
+            of = {document.id for document in put.documents}
+            too_many = len(ids) + len(of) > _MOST_TOGETHER
+            if ids and (too_many or not put.is_like(self._waiting[0]) or not ids.isdisjoint(of)):
                 return False
             ids.update(of)
             return True
@@ -86,22 +96,31 @@ class GroupCommit:
     async def _commit(self, group: Sequence[_Put]) -> None:
         if not group:
             return
+        began = time.monotonic()
         try:
-            report = await self._bring([each for put in group for each in put.documents], group[0].chunk)
+            report = await self._brought(group)
         except HearthError as error:
-            if len(group) == 1 or error.retry_after is not None:
+            if len(group) > 1 and time.monotonic() - began < _LONG_S:
+                # One of them may be at fault for all: each once more by itself.
                 for put in group:
-                    _fail(put, error)
-                return
-            # One of them may be at fault for all: each once more by itself.
-            for put in group:
-                await self._commit([put])
+                    await self._commit([put])
+            else:
+                _fail(group, error)
         except BaseException as error:
-            for put in group:
-                _fail(put, error)
-            if not isinstance(error, Exception):
-                raise
+            _fail(group, error)
+            raise
         else:
             for put in group:
                 if not put.answer.done():
                     put.answer.set_result(report)
+
+    async def _brought(self, group: Sequence[_Put]) -> IngestReport:
+        documents = [each for put in group for each in put.documents]
+        # In the context of who asked, whose limits count what is embedded.
+        return await asyncio.create_task(self._bring(documents, group[0].chunk), context=group[0].context)
+
+
+def _fail(group: Sequence[_Put], error: BaseException) -> None:
+    for put in group:
+        if not put.answer.done():
+            put.answer.set_exception(error)

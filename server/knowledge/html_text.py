@@ -20,6 +20,7 @@ _BREAKS = frozenset(
     {"address", "article", "aside", "blockquote", "dd", "div", "dl", "dt", "fieldset", "figure", "footer", "form"}
     | {"header", "hr", "li", "main", "nav", "ol", "p", "pre", "section", "table", "title", "tr", "ul"}
 )
+_SPACES = re.compile(r"\s+")
 _HEADINGS = {f"h{level}": level for level in range(1, 7)}
 
 
@@ -38,6 +39,7 @@ class HtmlText:
         self._title = ""
         self._open = 0
         self._in_title = False
+        self._in_heading = False
         self._parts: list[str] = []
         for kind, value in _tokens(source):
             if kind is _Kind.TEXT:
@@ -60,7 +62,8 @@ class HtmlText:
         if self._in_title:
             self._title += text
         else:
-            self._parts.append(text)
+            # A heading ends at a line break, and one of the source is a space there.
+            self._parts.append(_SPACES.sub(" ", text) if self._in_heading else text)
 
     def _enter(self, tag: str) -> None:
         self.elements += 1
@@ -68,18 +71,18 @@ class HtmlText:
             self._open += 1
             self.depth = max(self.depth, self._open)
         self._in_title = tag == "title" and not self._title
-        if tag in _HEADINGS:
-            self._parts.append(f"\n\n{'#' * _HEADINGS[tag]} ")
-        elif tag in _BREAKS:
-            self._parts.append("\n\n")
+        if tag in _HEADINGS or tag in _BREAKS:
+            self._in_heading = tag in _HEADINGS
+            self._parts.append(f"\n\n{'#' * _HEADINGS[tag]} " if self._in_heading else "\n\n")
         elif tag in {"br", "td", "th"}:
-            self._parts.append("\n" if tag == "br" else " ")
+            self._parts.append("\n" if tag == "br" and not self._in_heading else " ")
 
     def _leave(self, tag: str) -> None:
         if tag not in _FLAT:
             self._open = max(0, self._open - 1)
         self._in_title = False
         if tag in _BREAKS or tag in _HEADINGS:
+            self._in_heading = False
             self._parts.append("\n\n")
 
 

@@ -139,7 +139,8 @@ class Maintenance:
 async def _first(event: asyncio.Event, limit: float | None) -> None:
     """Wait for the event, at most `limit` seconds."""
     with suppress(TimeoutError):
-        await asyncio.wait_for(event.wait(), limit)
+        async with asyncio.timeout(limit):
+            await event.wait()
 
 
 def tail(sizes: Mapping[int, int]) -> list[int]:

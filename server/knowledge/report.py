@@ -1,6 +1,6 @@
 """What a collection tells of itself: the state it is in, what an ingest did, what a search found."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from dataclasses import dataclass
 
 import msgspec
@@ -47,6 +47,17 @@ class IngestReport(msgspec.Struct, frozen=True):
     chunks: int = 0
     tokens: int = 0
     seconds: float = 0.0
+
+    def of(self, uris: Set[str]) -> "IngestReport":
+        """What became of these documents alone; `chunks`, `tokens` and `seconds` stay those of all."""
+        return msgspec.structs.replace(
+            self,
+            added=tuple(each for each in self.added if each in uris),
+            updated=tuple(each for each in self.updated if each in uris),
+            unchanged=tuple(each for each in self.unchanged if each in uris),
+            deleted=tuple(each for each in self.deleted if each in uris),
+            skipped=tuple(each for each in self.skipped if each.uri in uris),
+        )
 
     def __str__(self) -> str:
         parts = [

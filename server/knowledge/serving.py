@@ -41,7 +41,7 @@ First = Callable[["Store"], Awaitable[None]]
 
 _WORTH_NOTING = 64
 """Chunks an ingest has to embed before its speed tells something."""
-_OTHERREBUILDS_S = 1.0
+_OTHER_REBUILDS_S = 1.0
 REBUILD = "rebuild"
 """The mark held by who builds an index anew."""
 
@@ -70,9 +70,9 @@ class Serving:
     ) -> None:
         """The table that serves. `made` and `probe` are what a table made now would have."""
         # Imports LanceDB, which takes a second of processor time: only where a collection opens, and in a thread.
-        store_room = await asyncio.to_thread(importlib.import_module, "server.knowledge.store")
+        shape_room = await asyncio.to_thread(importlib.import_module, "server.knowledge.shape")
         table_room = await asyncio.to_thread(importlib.import_module, "server.knowledge.tables")
-        now = store_room.Shape(types, made.fingerprint, probe, made)
+        now = shape_room.Shape(types, made.fingerprint, probe, made)
         tables: Tables = table_room.Tables(self._folder, now, hot=hot, language=language)
         self._tables = tables
         await self._serve(await tables.serving())
@@ -166,6 +166,11 @@ class Serving:
         if self._maintenance is not None and store is self.store:
             self._maintenance.wake()
 
+    def wake(self) -> None:
+        """Have maintenance look at the table: somebody wrote to it."""
+        if self._maintenance is not None:
+            self._maintenance.wake()
+
     def upkeep(self, found: "Measure | None" = None) -> Upkeep:
         """How the table was when maintenance last looked, or as it is `found`. Costs nothing."""
         maintenance, store = self._maintenance, self.store
@@ -217,7 +222,7 @@ class Serving:
                 finally:
                     mine.let_go()
             else:
-                await asyncio.sleep(_OTHERREBUILDS_S)
+                await asyncio.sleep(_OTHER_REBUILDS_S)
         await self._known().sweep(*([] if self._opened is None else [self._opened]))
 
     async def _build(self, into: Into, licences: "Licences", turn: asyncio.Lock) -> None:

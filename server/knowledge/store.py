@@ -5,92 +5,39 @@ built to take another's place (`tables`): each has in its schema what its rows w
 """
 
 import asyncio
-import functools
-import itertools
 import os
-import re
-import time
 from collections import Counter
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-# LanceDB reports every query plan it finds unusual; set before its first import, which reads it.
-os.environ.setdefault("LANCE_LOG", "error")
-
-import lancedb  # after the line above
-
-from server.errors import InvalidValue
 from server.knowledge import index
 from server.knowledge.attributes import Types, columns, quoted, written
 from server.knowledge.document import AttributeValue, digest
 from server.knowledge.hot import Hot
+from server.knowledge.leases import Leases
 from server.knowledge.lock import InUse, WriteLock
 from server.knowledge.maintenance import Measure, tail
 from server.knowledge.reading import Reading, among
-from server.knowledge.record import MadeWith
-from server.knowledge.rows import digests, rows, schema, types_of
+from server.knowledge.rows import digests, rows
+from server.knowledge.shape import Shape, connected, created, free_name, shape_of, tables
 from server.knowledge.snapshot import Snapshot
 from server.knowledge.stored import Cut
 from server.knowledge.text_index import AUTO, TextIndex
 from server.knowledge.written import NOTHING, Written
 
-_NAME = re.compile(r"chunks_\d+")
-_FINGERPRINT = b"hearth.fingerprint"
-_PROBE = b"hearth.probe"
-_MADE = b"hearth.made"
-_SAME_MODEL = 0.99
-"""Cosine between one sentence's vectors then and now. Precisions of one model differ by less than 0.001."""
-_INDEX_CACHE = 512 * 1024**2
-_METADATA_CACHE = 128 * 1024**2
 _HOT = 512 * 1024**2
 _IDS_PER_DELETE = 500
 _JOINED_ROWS = 16_384
 _FRAGMENT = np.uint64(32)
 """A row's address is its fragment's number and, in so many bits, its place there."""
-_LEASE = "lease-"
-_LONGEST_LEASE = timedelta(hours=1)
-_SECOND = timedelta(seconds=1)
-
-_leases = itertools.count()
-
-
-@functools.cache
-def _session() -> lancedb.Session:
-    """One for the process: its caches are bounded only when every table shares them."""
-    return lancedb.Session(index_cache_size_bytes=_INDEX_CACHE, metadata_cache_size_bytes=_METADATA_CACHE)
-
-
-@dataclass(frozen=True)
-class Shape:
-    """What rows are made with. `fingerprint` covers all but the model, `probe` (its vector for one text) that.
-
-    `made` is the same in words; None of a table that was made before it was kept.
-    """
-
-    attributes: Types
-    fingerprint: str
-    probe: NDArray[np.float32]
-    made: MadeWith | None = None
-
-    def has_model_of(self, other: "Shape") -> bool:
-        """Whether both are for one model: by what it says it is, where both say it, and by its vectors."""
-        if self.made is not None and other.made is not None and self.made.is_other_model(other.made):
-            return False
-        return self.probe.shape == other.probe.shape and float(self.probe @ other.probe) >= _SAME_MODEL
-
-    def is_as(self, other: "Shape") -> bool:
-        """Whether rows of both are the same."""
-        return self.fingerprint == other.fingerprint and self.has_model_of(other)
 
 
 class Store(Reading):
@@ -102,13 +49,14 @@ class Store(Reading):
         self._connection = connection
         self._folder = folder
         self._lock = WriteLock(folder)
+        self._leases = Leases(connection, table)
         self._words = TextIndex(self, table, language)
         self._mark: InUse | None = None
         self._commits = 0
         self._stamp = (-1, "")
         self._filtered: dict[str, str] = {}
         self._written: Written | None = None
-        self._hot = Hot(self._leased, self._hit_columns(), hot)
+        self._hot = Hot(self._leases.of, self._hit_columns(), hot)
 
     @classmethod
     async def open(cls, folder: Path, shape: Shape, *, hot: int = _HOT, language: str = AUTO) -> "Store":
@@ -181,7 +129,7 @@ class Store(Reading):
     @asynccontextmanager
     async def at(self, version: int) -> AsyncIterator[Reading]:
         """The table as it was at an earlier version, kept until the end. Raises InvalidValue where it is gone."""
-        async with self._leased(version) as table:
+        async with self._leases.of(version) as table:
             yield Reading(table, self._types, self.dimension)
 
     async def nearest(self, vector: NDArray[np.float32], where: str | None, limit: int) -> pa.Table:
@@ -326,7 +274,7 @@ class Store(Reading):
         for column, config in (await self._due_indices()).items():
             await self._table.create_index(column, config=config)
         await self._join_tail()
-        await self._table.optimize(cleanup_older_than=await self._unleased(retention))
+        await self._table.optimize(cleanup_older_than=await self._leases.clearing(retention))
         self._commits -= commits
 
     def _rows(self, cuts: Sequence[Cut]) -> pa.Table:
@@ -380,42 +328,10 @@ class Store(Reading):
         return addresses
 
     @asynccontextmanager
-    async def _leased(self, version: int) -> AsyncIterator[Any]:
-        """A handle on a version that no process cleans up meanwhile. Raises InvalidValue where it is gone already."""
-        lease = f"{_LEASE}{int(time.time())}-{os.getpid()}-{next(_leases)}"
-        kept = [each["version"] for each in await self._table.list_versions()]
-        if version not in kept:
-            message = f"Version {version} is not kept; those from {min(kept)} to {max(kept)} are."
-            raise InvalidValue(message, param="as_of")
-        tags = self._table.tags
-        await tags.create(lease, version)
-        try:
-            table = await self._connection.open_table(self._table.name)
-            try:
-                await table.checkout(version)
-                yield table
-            finally:
-                table.close()
-        finally:
-            await tags.delete(lease)
-
-    @asynccontextmanager
     async def leased(self) -> AsyncIterator[None]:
         """While the block lasts, no process cleans up the version that is the newest now."""
-        async with self._leased(int(await self._table.version())):
+        async with self._leases.of(int(await self._table.version())):
             yield
-
-    async def _unleased(self, retention: timedelta) -> timedelta:
-        """`retention`, or longer where a version is leased that is older: LanceDB refuses to clean past a tag."""
-        tags = await self._table.tags.list()
-        for name in [each for each in tags if _is_over(each)]:
-            await self._table.tags.delete(name)
-            del tags[name]
-        leased = {each["version"] for each in tags.values()}
-        made: list[datetime] = [
-            each["timestamp"] for each in await self._table.list_versions() if each["version"] in leased
-        ]
-        return max([retention, *(datetime.now() - each + _SECOND for each in made)])  # as LanceDB tells it
 
     def _note_filter(self, where: str) -> None:
         self._filtered |= {name: kind for name, kind in columns(self._types).items() if name in where}
@@ -451,14 +367,6 @@ def _first_part(sizes: Mapping[int, int]) -> list[int]:
     return part
 
 
-def _is_over(tag: str) -> bool:
-    """Whether a tag is a lease whose reader forgot it, or died."""
-    if not tag.startswith(_LEASE):
-        return False
-    taken = tag.removeprefix(_LEASE).partition("-")[0]
-    return time.time() - int(taken) > _LONGEST_LEASE.total_seconds()
-
-
 def _on_disk(folder: Path) -> tuple[int, int]:
     """Bytes of a table's files, and how many versions there are. Files that vanish meanwhile do not count."""
     total = versions = 0
@@ -470,43 +378,3 @@ def _on_disk(folder: Path) -> tuple[int, int]:
             except FileNotFoundError:
                 continue
     return total, versions
-
-
-async def connected(folder: Path) -> Any:
-    """A connection to the tables of `folder`, which is made where it is missing."""
-    await asyncio.to_thread(folder.mkdir, parents=True, exist_ok=True)
-    return await lancedb.connect_async(folder, read_consistency_interval=timedelta(0), session=_session())
-
-
-async def tables(connection: Any) -> list[str]:
-    """Names of the collection's tables, oldest first."""
-    names: Iterable[str] = (await connection.list_tables()).tables
-    return sorted((name for name in names if _NAME.fullmatch(name)), key=_number)
-
-
-async def free_name(connection: Any) -> str:
-    """That of the next table."""
-    names = await tables(connection)
-    return f"chunks_{_number(names[-1]) + 1 if names else 1}"
-
-
-async def created(connection: Any, name: str, shape: Shape) -> Any:
-    """An empty table."""
-    probe = " ".join(f"{value:.6g}" for value in shape.probe)
-    metadata: dict[bytes | str, bytes | str] = {_FINGERPRINT: shape.fingerprint, _PROBE: probe}
-    if shape.made is not None:
-        metadata[_MADE] = msgspec.json.encode(shape.made)
-    like = schema(len(shape.probe), shape.attributes, metadata)
-    return await connection.create_table(name, schema=like, exist_ok=True)
-
-
-def _number(name: str) -> int:
-    return int(name.rpartition("_")[2])
-
-
-def shape_of(like: pa.Schema) -> Shape:
-    """What a table's schema says of its rows."""
-    metadata = like.metadata or {}
-    probe = np.array([float(part) for part in metadata.get(_PROBE, b"").split()], np.float32)
-    made = msgspec.json.decode(metadata[_MADE], type=MadeWith) if _MADE in metadata else None
-    return Shape(types_of(like), metadata.get(_FINGERPRINT, b"").decode(), probe, made)

@@ -18,7 +18,8 @@ from server.errors import HearthError
 from server.knowledge.lock import InUse, SwitchLock
 from server.knowledge.record import Record, Records, Seen
 from server.knowledge.rows import HIT_COLUMNS, STATE_COLUMNS
-from server.knowledge.store import Shape, Store, connected, created, free_name, shape_of, tables
+from server.knowledge.shape import Shape, connected, created, free_name, shape_of, tables
+from server.knowledge.store import Store
 
 log = logging.getLogger(__name__)
 

@@ -14,6 +14,7 @@ from server.errors import HearthError, InvalidValue, KnowledgeUnavailable
 from server.knowledge.attributes import Types, check, fitting
 from server.knowledge.document import AttributeValue, Document, Unreadable
 from server.knowledge.embedder import Embedder
+from server.knowledge.group_commit import GroupCommit
 from server.knowledge.ingest import Cutter, Ingest
 from server.knowledge.licences import Licences
 from server.knowledge.refused import SYNCED, Refused
@@ -56,18 +57,28 @@ class Writing:
         self._tier = tier
         self._turn = asyncio.Lock()
         self._licences = Licences.of(spec)
+        self._together = GroupCommit(self._turn, self._put)
 
     async def upsert(self, documents: Sequence[Document], chunk: ChunkSpec | None = None) -> IngestReport:
         for document in documents:
             self.check(document.attributes)
             if reason := self._licences.refusal(document.licence):
                 raise InvalidValue(f"The document is refused: {reason}.", param="licence")
-        async with self._ingest(chunk, ids=[document.id for document in documents]) as ingest:
+        report = await self._together.put(documents, chunk)
+        return report.of({document.uri for document in documents})
+
+    async def _put(self, documents: Sequence[Document], chunk: ChunkSpec | None) -> IngestReport:
+        """Documents that are allowed here; under the turn."""
+        async with self._ingesting(chunk, ids=[document.id for document in documents]) as ingest:
             await self._take(documents, chunk)
             for document in documents:
                 await ingest.add(document)
             await ingest.finish()
         return ingest.report
+
+    async def close(self) -> None:
+        """Let a commit end that has begun."""
+        await self._together.close()
 
     async def delete(self, ids: Sequence[str]) -> IngestReport:
         async with self._ingest(ids=ids) as ingest:
@@ -169,35 +180,37 @@ class Writing:
             raise KnowledgeUnavailable(f"Collection {self._name} {what}: {error}") from error
 
     @asynccontextmanager
-    async def _ingest(
+    async def _ingest(self, *, ids: Sequence[str] | None = None) -> AsyncIterator[Ingest]:
+        """One ingest at a time. `ids` are the documents it may touch; None stands for all."""
+        async with self._turn, self._ingesting(ids=ids) as ingest:
+            yield ingest
+
+    @asynccontextmanager
+    async def _ingesting(
         self, chunk: ChunkSpec | None = None, *, ids: Sequence[str] | None = None
     ) -> AsyncIterator[Ingest]:
-        """One ingest at a time; its report, its fault and the state are kept for `status`.
-
-        `ids` are the documents it may touch; None stands for all.
-        """
-        async with self._turn:
-            self._opened_store()
-            self.state = "syncing"
-            try:
-                with self.faults("could not be brought up to date"):
-                    self.error = None
-                    async with self._serving.writing() as store:
-                        embedder = await self._serving.writer()
-                        made = store.shape.made
-                        cut = chunk or (self._spec.chunk if made is None else made.chunk)
-                        cutter = await self._cutter(cut, embedder)
-                        known = await store.documents(ids)
-                        if self._tier is not None:
-                            known = await self._tier.known(ids) | known
-                        ingest = Ingest(store, embedder, cutter, known, lambda: self._wrote(store, ingest))
-                        yield ingest
-                    if embedder is self._embedder:
-                        await self._serving.note_speed(ingest.speed)
-                self.last = ingest.report
-            finally:
-                if self.state == "syncing":
-                    self.state = "ready"
+        """As `_ingest`, under the turn; its report, its fault and the state are kept for `status`."""
+        self._opened_store()
+        self.state = "syncing"
+        try:
+            with self.faults("could not be brought up to date"):
+                self.error = None
+                async with self._serving.writing() as store:
+                    embedder = await self._serving.writer()
+                    made = store.shape.made
+                    cut = chunk or (self._spec.chunk if made is None else made.chunk)
+                    cutter = await self._cutter(cut, embedder)
+                    known = await store.documents(ids)
+                    if self._tier is not None:
+                        known = await self._tier.known(ids) | known
+                    ingest = Ingest(store, embedder, cutter, known, lambda: self._wrote(store, ingest))
+                    yield ingest
+                if embedder is self._embedder:
+                    await self._serving.note_speed(ingest.speed)
+            self.last = ingest.report
+        finally:
+            if self.state == "syncing":
+                self.state = "ready"
 
     async def _wrote(self, store: "Store", ingest: Ingest) -> None:
         """After each commit. What it wrote or deleted has no place in cold storage any more."""

@@ -6,7 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from server.knowledge.document import Chunk, Document
-from server.knowledge.store import Shape, Store
+from server.knowledge.shape import Shape
+from server.knowledge.store import Store
 from server.knowledge.stored import Cut
 
 DIMENSION = 16

@@ -182,3 +182,8 @@ def test_markup_is_told_from_text() -> None:
     found = HtmlText(page)
     assert found.title == "A & B"
     assert found.text == "1 < 2\n\na<3\n\n<b>"
+
+
+def test_a_heading_over_several_lines_of_a_page_is_one_line() -> None:
+    found = HtmlText("<h2>How to\n rotate<br>keys</h2><p>At\nnight.</p><h3>Never\nclosed<p>It\nwraps.")
+    assert found.text == "## How to rotate keys\n\nAt\nnight.\n\n### Never closed\n\nIt\nwraps."

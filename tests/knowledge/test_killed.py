@@ -7,7 +7,7 @@ from pathlib import Path
 from tests.knowledge.sources.brokers import redis_server
 
 ROOT = Path(__file__).parents[2]
-POINTS = 12
+POINTS = 5
 _PATIENCE_S = 300
 
 

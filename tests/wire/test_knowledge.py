@@ -1,13 +1,20 @@
 """Collections over the wire: what they hold and how they are kept, documents in bulk, what was refused."""
 
+import asyncio
 import json
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 from redis import Redis
 
+from config.knowledge import CollectionSpec
+from server.knowledge import Collection, Document
+from server.knowledge.lock import InUse
+from server.knowledge.serving import REBUILD
+from tests.knowledge.hashing import HashEmbedder
 from tests.knowledge.sources.brokers import redis_server
 from tests.live import Live, serving, wait_for
 
@@ -90,9 +97,26 @@ def test_refused_files_and_messages_are_for_who_looks_after_the_server(keyed: Li
 
 
 @pytest.fixture(scope="module")
-def streamed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Live, "Redis[bytes]"]]:
+def older(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, InUse]]:
+    """A folder of data with an index of another model, and what keeps a server from building it anew."""
+    data = tmp_path_factory.mktemp("streamed") / "data"
+    folder = data / "knowledge" / "older"
+
+    async def make() -> None:
+        async with Collection("older", CollectionSpec(embed="embed"), HashEmbedder(), folder) as of:
+            await of.upsert([Document(id="oak", uri="oak", filename="oak", text="Oaks grow slowly.")])
+
+    asyncio.run(make())
+    builds = InUse(folder, REBUILD)
+    assert builds.hold_alone()
+    yield data, builds
+    builds.let_go()
+
+
+@pytest.fixture(scope="module")
+def streamed(older: tuple[Path, InUse]) -> Iterator[tuple[Live, "Redis[bytes]"]]:
     """A server that follows a stream and watches a folder, which holds what cannot be read."""
-    folder = tmp_path_factory.mktemp("streamed")
+    folder = older[0].parent
     (folder / "docs").mkdir()
     (folder / "docs" / "moss.md").write_text("# Moss\n\nMoss grows in spring.\n", encoding="utf-8")
     (folder / "docs" / "photo.txt").write_bytes(b"\x00\x01\x02")
@@ -105,10 +129,11 @@ def streamed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Live, "
             "knowledge:\n"
             "  handbook:\n"
             "    embed: embed\n"
-            f"    sources: [{{files: ./docs/*}}, {{redis: '{url}', stream: changes}}]\n",
+            f"    sources: [{{files: ./docs/*}}, {{redis: '{url}', stream: changes}}]\n"
+            "  older: {embed: embed, sources: []}\n",
             encoding="utf-8",
         )
-        with serving(recipe, folder / "data") as live:
+        with serving(recipe, older[0]) as live:
             yield live, client
 
 
@@ -181,3 +206,22 @@ def test_sources_are_measured_and_refused_files_are_listed(streamed: tuple[Live,
             assert 'hearth_collection="handbook"' in line
         for name in ("documents", "chunks", "dead_letters", "refused", "fragments", "unindexed", "failing"):
             assert f"hearth_knowledge_{name}{{" in metrics, name
+
+
+def test_an_index_of_another_model_answers_by_words_until_the_new_one_is_built(
+    streamed: tuple[Live, "Redis[bytes]"], older: tuple[Path, InUse]
+) -> None:
+    live, _ = streamed
+    asked = {"query": "how do oaks grow?", "collections": ["older"], "include": ["explain"]}
+    with live.client() as client:
+        found = client.post("/v1/retrieve", json=asked).json()
+        (told,) = found["explain"]
+        assert [hit["document_id"] for hit in found["data"]] == ["oak"]
+        assert told["mode"] == "text"
+        assert "words alone are searched" in told["note"]
+        older[1].let_go()
+        wait_for(lambda: _mode(client, asked) == "hybrid", "the new index does not serve", live.log)
+
+
+def _mode(client: httpx.Client, asked: dict[str, Any]) -> object:
+    return client.post("/v1/retrieve", json=asked).json()["explain"][0]["mode"]

@@ -41,10 +41,7 @@ async def put_document(request: Request[Any, Any, Any], collection: str, documen
     runtime: Runtime = request.app.state["runtime"]
     into = runtime.declared(collection)
     document = await _sent(request, into, _id(document_id))
-    before = await into.document(document.id)
-    if before is not None:
-        _check_pushed(before.document)
-    await into.upsert([document])
+    await _put(into, document)
     return json(_shown(into, *await _held(into, document.id)))
 
 
@@ -141,11 +138,16 @@ async def _sent(request: Request[Any, Any, Any], into: Collection, document_id: 
 async def bring(into: Collection, document_id: str, body: PushDocument) -> Document:
     """Put a document into a collection, in place of what its id is now. Raises Conflict for one of the recipe's."""
     document = await _made(into, _id(document_id), body)
+    await _put(into, document)
+    return document
+
+
+async def _put(into: Collection, document: Document) -> None:
     before = await into.document(document.id)
     if before is not None:
         _check_pushed(before.document)
-    await into.upsert([document])
-    return document
+    for skipped in (await into.upsert([document])).skipped:
+        raise InvalidValue(f"The document cannot be taken in: {skipped.reason}.", param="text")
 
 
 async def _made(into: Collection, document_id: str, body: PushDocument) -> Document:

@@ -129,6 +129,7 @@ def shown(
         unindexed=None if held is None else kept.unindexed,
         versions=None if held is None else kept.versions,
         hot=None if held is None else kept.hot,
+        cold=None if held is None else kept.cold,
         indices=None if held is None else held.indices,
         rebuild=kept.rebuild,
         sources=[

@@ -30,9 +30,10 @@ class KnowledgeCollection(msgspec.Struct):
     """`state` is opening, syncing, ready or failed; not_loaded is told by the terminal alone, while no server runs.
 
     What is read from the table is null while it is not open. `bytes` are on disk, earlier `versions` included; `hot`
-    rows are searched in memory; `unindexed` ones one by one; `rebuild` is a new index that is to take this one's place.
-    `refused` files were not taken in. `error` is the last fault of the collection, `maintenance_error` of the last pass
-    of its maintenance, which failed `failures` times.
+    rows are searched in memory; `unindexed` ones one by one; `cold` documents are in cold storage, and not among the
+    others; `rebuild` is a new index that is to take this one's place. `refused` files were not taken in. `error` is the
+    last fault of the collection, `maintenance_error` of the last pass of its maintenance, which failed `failures`
+    times.
     """
 
     id: str
@@ -47,6 +48,7 @@ class KnowledgeCollection(msgspec.Struct):
     unindexed: int | None
     versions: int | None
     hot: int | None
+    cold: int | None
     indices: list[IndexState] | None
     rebuild: Rebuilding | None
     sources: list[KnowledgeSource]
