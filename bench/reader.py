@@ -86,7 +86,7 @@ def _figures(replies: Sequence[_Reply], documents: int) -> list[Figure]:
     refused = 100 * sum(not reply.quotes for reply in replies) / count
     of = f"{count} questions, {documents} passages"
     return [
-        Figure("quote holds the answer", right, "%", 60, "at least", of),
+        Figure("quote holds the answer", right, "%", 80, "at least", of),
         Figure("refused though answerable", refused, "%"),
-        Figure("median time of a question", median(reply.seconds for reply in replies) * 1e3, "ms", 250),
+        Figure("median time of a question", median(reply.seconds for reply in replies) * 1e3, "ms", 150),
     ]

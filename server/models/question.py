@@ -18,17 +18,18 @@ class Prompt(NamedTuple):
 
 
 _LABEL = re.compile(
-    r"^[ \t]*[*#]*[ \t]*(?P<name>(?:user[ '’s]*|standalone |follow[ -]?up |input |original |new )?(?:question|query|frage)|q|问题)"
-    r"[*]*[ \t]*[:：][*]*[ \t]*(?P<rest>.*)$",
+    r"^[ \t]*[*#]*[ \t]*(?:(?:user[ '’s]*|standalone |follow[ -]?up |input |original |new )?(?:question|query|frage)"
+    r"|q|问题)[*]*[ \t]*[:：][*]*[ \t]*(?P<rest>.*)$",
     re.MULTILINE | re.IGNORECASE,
 )
 _CONTEXT = re.compile(
-    r"^[ \t]*[*#]*[ \t]*(?:(?:retrieved |relevant |given |search )*(?:context|contexts|documents?|passages?|sources|"
-    r"information|text|article|results|excerpts?|kontext|kontext|上下文))[*]*[ \t]*[:：][*]*[ \t]*",
+    r"^[ \t]*[*#]*[ \t]*(?:(?:retrieved |relevant |given |search )*(?:contexts?|documents?|passages?|sources|"
+    r"information|text|article|results|excerpts?|kontext|上下文))[*]*[ \t]*[:：][*]*[ \t]*",
     re.MULTILINE | re.IGNORECASE,
 )
 _ANSWER = re.compile(
-    r"\n[ \t]*[*#]*[ \t]*(?:(?:helpful|final|your|short|concise) )?(?:answer|response|antwort|assistant)[*]*[ \t]*[:：][*]*\s*$",
+    r"\n[ \t]*[*#]*[ \t]*(?:(?:helpful|final|your|short|concise) )?(?:answer|response|antwort|assistant)[*]*[ \t]*"
+    r"[:：][*]*\s*$",
     re.IGNORECASE,
 )
 _RULE = re.compile(r"^[ \t]*(?:-{5,}|={5,}|\*{5,}|_{5,})[ \t]*$", re.MULTILINE)
@@ -39,8 +40,8 @@ _TAGGED = re.compile(
 )
 _FENCED = re.compile(r'"""(.+?)"""|```[a-z]*\n(.+?)\n```', re.DOTALL)
 _INSTRUCTION = re.compile(
-    r"\b(?:use|using|given|based (?:only |solely )?on|according to|answer|from|with|following|read)\b(?:[^.\w]+\w+){0,7}?"
-    r"[^.\w]+(?:context|question|query|questions|passages?|documents?|information|excerpts?|pieces|sources|text)\b"
+    r"\b(?:use|using|given|based (?:only |solely )?on|according to|answer|from|with|following|read)\b"
+    r"(?:[^.\w]+\w+){0,7}?[^.\w]+(?:context|question|query|questions|passages?|documents?|information|excerpts?|pieces|sources|text)\b"
     r"|\byou(?:['’]re| are) (?:a|an|the|now)\b|\bif you (?:don['’]?t|do not|cannot)\b"
     r"|\b(?:don['’]?t|do not|never) (?:try|make|use|invent|mention)\b|\bas an ai\b"
     r"|\byour (?:answer|task|job|role|reply|response|knowledge)\b|\b(?:keep|use) (?:the|your) answers?\b"
@@ -120,7 +121,7 @@ def given(text: str) -> list[str]:
 
 
 def told(system: str) -> list[str]:
-    """What a system message gives to answer from: what is marked so, else its paragraphs that tell the model nothing."""
+    """What a system message gives to answer from: what is marked so, else paragraphs that tell the model nothing."""
     return given(system) or [each for each in _facts(system) if len(each) >= _SYSTEM_LEAST]
 
 
@@ -176,9 +177,12 @@ _POSSESSIVE = frozenset(("its", "their", "his", "her", "hers", "theirs"))
 _PRONOUNS = frozenset(
     ("it", "they", "them", "he", "she", "him", "this", "that", "these", "those", "one", "ones", *_POSSESSIVE)
 )
-_EMPTY = frozenset(
-    ["a", "about", "also", "an", "and", "any", "are", "as", "at", "be", "been", "but", "by", "can", "could", "did", "do", "does", "else", "for", "from", "had", "has", "have", "how", "i", "if", "in", "is", "kind", "long", "many", "me", "more", "much", "my", "of", "on", "or", "please", "same", "should", "so", "some", "sort", "tell", "than", "the", "then", "there", "to", "too", "up", "was", "we", "were", "what", "when", "where", "which", "who", "whom", "whose", "why", "will", "with", "would", "you", "your", "i'm", "what's", "who's", "how's", "where's"]
-)
+_ASKING = """
+a about also an and any are as at be been but by can could did do does else for from had has have how i if in is kind
+long many me more much my of on or please same should so some sort tell than the then there to too up was we were what
+when where which who whom whose why will with would you your i'm what's who's how's where's
+"""
+_EMPTY = frozenset(_ASKING.split())
 _MOST = 2
 """A question with a pronoun and more words of its own than this, some of them before it, says itself what it means."""
 _NAMED = re.compile(r"\b[A-Z][\w-]*(?:\s+(?:[A-Z0-9][\w-]*|(?:of|de|von)(?=\s+[A-Z]))(?=\W|$))*")
@@ -247,17 +251,22 @@ def follows(question: str) -> bool:
 
 
 def named(question: str) -> str:
-    """The last name in a question: words with capitals that do not begin it."""
-    found = ""
-    for match in _NAMED.finditer(question):
-        before = question[: match.start()]
-        words = match[0].split()
-        begins = bool(_BEGINNING.search(before))
-        while words and words[0].lower() in _EMPTY:
+    """The last name in a question, other than of where or when."""
+    found = [question[start:end] for start, end in names(question) if not _PLACED.search(question[:start])]
+    return found[-1] if found else ""
+
+
+def names(text: str) -> list[tuple[int, int]]:
+    """Where names stand: words with capitals, but for one alone that begins a sentence."""
+    found = []
+    for match in _NAMED.finditer(text):
+        start, begins = match.start(), bool(_BEGINNING.search(text[: match.start()]))
+        words = list(_WORD.finditer(text, start, match.end()))
+        while words and words[0][0].lower() in _EMPTY:
             words, begins = words[1:], False
         # The word that begins a sentence has its capital for that.
-        if words and not (begins and len(words) == 1) and not _PLACED.search(before):
-            found = " ".join(words)
+        if words and not (begins and len(words) == 1):
+            found.append((words[0].start(), match.end()))
     return found
 
 

@@ -11,12 +11,13 @@ ASKED = "When does the library open?"
 PROMPTS = {
     "langchain": "Use the following pieces of context to answer the question at the end. If you don't know the answer, "
     f"just say that you don't know, don't try to make up an answer.\n\n{FACTS}\n\nQuestion: {ASKED}\nHelpful Answer:",
-    "langchain hub": "You are an assistant for question-answering tasks. Use the following pieces of retrieved context to "
-    "answer the question. If you don't know the answer, just say that you don't know. Use three sentences maximum and "
-    f"keep the answer concise.\nQuestion: {ASKED} \nContext: {FACTS} \nAnswer:",
+    "langchain hub": "You are an assistant for question-answering tasks. Use the following pieces of retrieved context "
+    "to answer the question. If you don't know the answer, just say that you don't know. Use three sentences maximum "
+    f"and keep the answer concise.\nQuestion: {ASKED} \nContext: {FACTS} \nAnswer:",
     "llamaindex": f"Context information is below.\n---------------------\n{FACTS}\n---------------------\nGiven the "
     f"context information and not prior knowledge, answer the query.\nQuery: {ASKED}\nAnswer: ",
-    "haystack": f"Given the following information, answer the question.\nContext:\n    {FACTS}\nQuestion: {ASKED}\nAnswer:",
+    "haystack": f"Given the following information, answer the question.\nContext:\n    {FACTS}\nQuestion: {ASKED}\n"
+    "Answer:",
     "tags": f"Answer based only on this:\n<context>\n{FACTS}\n</context>\n\n{ASKED}",
     "quotes": f'{ASKED}\n\n"""{FACTS}"""',
     "bold labels": f"**Context:** {FACTS}\n\n**Question:** {ASKED}",
@@ -61,7 +62,7 @@ def test_sentences_that_tell_a_model_how_to_answer_are_no_facts() -> None:
     [
         ("What does the Falcon X2 weigh?", "and its price?", "Falcon X2's price?"),
         ("What does the Falcon X2 weigh?", "How much does it cost?", "How much does Falcon X2 cost?"),
-        ("How much is the red bicycle?", "what about the blue one?", "How much is the red bicycle? what about the blue one?"),
+        ("How much is the red bike?", "what about the blue one?", "How much is the red bike? what about the blue one?"),
         ("Who leads the library?", "And when was she born?", "when was she born? leads the library"),
         ("Who leads the library?", "Why?", "Who leads the library? Why?"),
         ("Where is the museum in Berlin?", "When is it open?", "When is it open? museum in Berlin"),

@@ -11,8 +11,8 @@ from tests.models.engines.driving import citations, finished, text
 SHOP = """\
 # Bicycles
 
-The red bicycle costs 499 euros and weighs 12 kg. The blue bicycle costs 650 euros. The price of the Falcon X2 is 2,400 \
-euros.
+The red bicycle costs 499 euros and weighs 12 kg. The blue bicycle costs 650 euros. The price of the Falcon X2 \
+is 2,400 euros.
 
 # Repairs
 
@@ -66,8 +66,9 @@ PROMPTS = {
     ),
     "llamaindex": (
         "",
-        f"Context information is below.\n---------------------\n{SHOP}\n\n{STAFF}\n---------------------\nGiven the context "
-        "information and not prior knowledge, answer the query.\nQuery: Who leads the branch in Munich?\nAnswer: ",
+        f"Context information is below.\n---------------------\n{SHOP}\n\n{STAFF}\n---------------------\nGiven the "
+        "the context information and not prior knowledge, answer the query.\nQuery: "
+        "Who leads the branch in Munich?\nAnswer: ",
     ),
     "system": (
         f"Use the following pieces of context to answer the user's question.\n----------------\n{SHOP}\n\n{STAFF}",
@@ -140,6 +141,10 @@ def _after(result: str, reader: Engine, name: str | None = None) -> str:
 
 def test_a_result_is_quoted_under_the_name_of_its_tool(reader: Engine) -> None:
     assert _after("Sunny, 22 degrees.", reader) == "“Sunny, 22 degrees.” — get_weather"
+
+
+def test_a_result_of_nothing_is_told_as_such(reader: Engine) -> None:
+    assert _after("", reader) == "“(no result)” — get_weather"
 
 
 def test_of_a_long_result_the_sentence_that_answers_is_quoted(reader: Engine) -> None:

@@ -105,6 +105,13 @@ def test_without_passages_the_message_itself_is_read(
     assert _told(reader, said, schema, None) == told
 
 
+def test_a_long_message_is_read_to_its_end(reader: Engine) -> None:
+    filler = "Nothing of note happened on that day, and nobody wrote anything about it. " * 60
+    mechanic = {"type": "string", "description": "Who does the repairs?"}
+    said = f"Fill in the form.\n\n{filler}\n\nRepairs are done by Anna Berg in the workshop.\n\n{filler}"
+    assert _told(reader, said, _object(mechanic=mechanic), None) == {"mechanic": "Anna Berg"}
+
+
 def test_any_object_holds_the_quote_and_its_source(reader: Engine) -> None:
     assert _told(reader, "Who does the repairs?", {"type": "object"}) == {
         "answer": "Repairs are done by Anna Berg in the workshop in Potsdam.", "source": "shop.md",

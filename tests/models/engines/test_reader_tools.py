@@ -136,6 +136,13 @@ def test_a_forced_call_is_made_whatever_is_asked_and_never_invented(reader: Engi
     assert _outcome(reader, "Tell me a story", forced=True, tools=[nothing]) == Call("ping", "{}")
 
 
+def test_numbers_that_could_as_well_change_places_keep_their_order(reader: Engine) -> None:
+    two = {name: {"type": "integer", "description": f"The {name} number"} for name in ("first", "second")}
+    tool = _function("add", "Add two numbers.", "first second", **two)
+    assert _outcome(reader, "Add the numbers 17 and 25", tools=[tool]) == Call("add", '{"first":17,"second":25}')
+    assert isinstance(_outcome(reader, "Add two numbers", tools=[tool]), AskBack)
+
+
 def test_values_that_do_not_fit_the_schema_are_not_sent(reader: Engine) -> None:
     tool = _function(
         "set_volume", "Set the loudness of the radio.", "level", level={"type": "integer", "minimum": 0, "maximum": 10}

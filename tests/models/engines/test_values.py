@@ -7,7 +7,7 @@ import pytest
 
 from server.models.engines.reader import values
 from server.models.engines.reader.fields import Field, fields, spaced, whole
-from server.models.engines.reader.filling import items
+from server.models.engines.reader.phrases import items
 
 TODAY = date(2026, 11, 29)
 """A Sunday."""
@@ -22,6 +22,7 @@ TODAY = date(2026, 11, 29)
         ("two dozen eggs and 3.5k units", [24, 3500]),
         ("the red one and twenty-five others", [25]),
         ("it is -5 degrees", [-5]),
+        ("add two numbers", []),
         ("the Falcon X2, v1.2.3, +49 30 123456 or a1@b2.org", []),
     ],
 )
@@ -32,7 +33,8 @@ def test_numbers_are_found_where_they_are_numbers(text: str, found: list[float])
 @pytest.mark.parametrize(
     ("said", "day"),
     [
-        ("2027-05-01", "2027-05-01"), ("May 3rd", "2027-05-03"), ("3 May 2027", "2027-05-03"), ("24.12.2026", "2026-12-24"),
+        ("2027-05-01", "2027-05-01"), ("May 3rd", "2027-05-03"), ("3 May 2027", "2027-05-03"),
+        ("24.12.2026", "2026-12-24"),
         ("12/24/2026", "2026-12-24"), ("today", "2026-11-29"), ("tomorrow", "2026-11-30"), ("Friday", "2026-12-04"),
         ("next Friday", "2026-12-04"), ("in 3 days", "2026-12-02"), ("the day after tomorrow", "2026-12-01"),
     ],
@@ -44,7 +46,10 @@ def test_days_are_found_and_read_from_today(said: str, day: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("said", "clock"), [("5 pm", "17:00"), ("17:30", "17:30"), ("5:30 p.m.", "17:30"), ("noon", "12:00"), ("7 o'clock", "07:00")]
+    ("said", "clock"),
+    [
+        ("5 pm", "17:00"), ("17:30", "17:30"), ("5:30 p.m.", "17:30"), ("noon", "12:00"), ("7 o'clock", "07:00"),
+    ],
 )  # fmt: skip
 def test_times_are_found_and_read(said: str, clock: str) -> None:
     [found] = values.times(f"Call me at {said}")

@@ -1,21 +1,24 @@
-"""The embedded default chat model: it quotes the nearest sentence of the passages, or says that none is near.
+"""The embedded default chat model: it quotes the sentence that answers, or says that the passages hold none.
 
-It generates nothing: every word of an answer is either quoted or one of the fixed phrases below. Workers only.
+It generates nothing: every word of an answer, and of a call's arguments, is either quoted or one of the fixed phrases
+of this room. Workers only.
 """
 
-import re
-from dataclasses import dataclass, field
+import logging
+from collections.abc import Generator, Sequence
+from datetime import date
 from pathlib import Path
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from config.model import ReaderModel
 from server.errors import ContextLengthExceeded, RequestError
+from server.models.abilities import ABILITIES
 from server.models.engine import (
     Admitted,
     Card,
-    Citation,
     Delta,
     Detokenize,
     Event,
@@ -26,20 +29,34 @@ from server.models.engine import (
     Spelled,
     Tokenize,
     Tokens,
+    ToolCall,
 )
 from server.models.engines.encoders.encoder import Encoder
-from server.models.engines.reader import smalltalk
-from server.models.engines.reader.nearness import nearness, shares
-from server.models.engines.reader.sentences import Unit, split
+from server.models.engines.reader import calling, listing, smalltalk, structured
+from server.models.engines.reader.conversation import Asked, asked
+from server.models.engines.reader.deciding import Calibration
+from server.models.engines.reader.fields import Schema
+from server.models.engines.reader.quoting import LONGEST_QUOTE, Quote, Telling, quoting, widened
+from server.models.engines.reader.reading import Kept, Reading
+from server.models.engines.reader.reads import EncoderReads
+from server.models.engines.reader.spans import WEIGHTS, Span, SpanReader
 
-THRESHOLD = 0.38
-"""Answers 9 of 10 answerable questions of the reading set and refuses 17 of 20 that are asked of other pages."""
+log = logging.getLogger(__name__)
+
+Job = Generator[None, None, Telling]
+"""The work on one request; it yields once a step."""
+
+NEAR_ENOUGH = 0.38
+"""The threshold of nearness where the span reader's weights are not for this encoder; measured on the reading set."""
 
 WHO_I_AM = (
     "I am Hearth's built-in reader. I answer questions by quoting the best sentence of the documents this server "
-    "knows, with its source; I cannot chat, write or reason. Ask me something the documents say. To chat, declare a "
+    "knows, with its source, and I can call tools with what you tell me; I cannot chat, write or reason. Ask me "
+    "something the documents say. To chat, declare a "
     "generative model under `models` in the recipe, on an engine that your Hearth has, and send its id as `model`."
 )
+QUOTES = "Quotes the sentence of the attached knowledge that answers, with its source; generates nothing."
+QUOTES_THE_NEAREST = "Quotes the nearest sentence of the attached knowledge with its source; generates nothing."
 NO_KNOWLEDGE = (
     "I can only quote documents, and no collection is attached to this model id. Ask an assistant of the recipe that "
     "has `knowledge`; its id stands in the list of models."
@@ -47,95 +64,81 @@ NO_KNOWLEDGE = (
 NOT_THERE = "I did not find that in these documents."
 NOTHING_READ = "I did not find that: the collection holds no passage on it."
 
-_STEP_TOKENS = 1024
-_MOST_TOKENS = 800
-"""Passages are read nearest first up to about here; 1 question in 200 has its answer only in those after it."""
-_LONGEST_QUOTE = 400
-_NEARLY_AS_NEAR = 0.06
-"""A neighbour that is this little less near than the best sentence is quoted with it."""
-_LEAST_WORDS = 4
-"""A shorter unit ("Yes.", a bare title) says nothing by itself, and is quoted with what follows it."""
-_word = re.compile(r"\s*\S+|\s+")
-
-
-@dataclass
-class _Reading:
-    """A question whose sentences are being encoded; `todo` holds the rows without a vector, shortest first."""
-
-    question: str
-    passages: list[Passage]
-    units: list[tuple[int, Unit]]
-    todo: list[tuple[int, list[int]]]
-    vectors: NDArray[np.float32]
-    limit: int | None
-    has_knowledge: bool
-
-
-@dataclass
-class _Telling:
-    """An answer on its way out, word by word."""
-
-    words: list[str]
-    limit: int | None
-    citations: list[Citation] = field(default_factory=list)
-    sent: int = 0
-    said: int = 0
-
-    def next(self) -> tuple[str, list[Citation]]:
-        """The next word, and the citations whose text it completes."""
-        word = self.words[self.sent]
-        before, self.said = self.said, self.said + len(word)
-        self.sent += 1
-        return word, [citation for citation in self.citations if before < citation.end <= self.said]
-
 
 class ReaderEngine:
-    """Encodes in steps of about 1000 tokens, then sends one word a request and step."""
+    """Encodes and reads in steps of about 1000 tokens, then sends one word a request and step."""
 
-    def __init__(self, spec: ReaderModel, files: Path, cache: Path) -> None:
+    def __init__(self, spec: ReaderModel, files: Path, cache: Path, trained: Path = WEIGHTS) -> None:
+        """`trained` are the span reader's weights."""
         self._files = files
+        self._trained = trained
         self._spec = spec
         self._cache = cache
-        self._threshold = THRESHOLD if spec.threshold is None else spec.threshold
-        self._reading: dict[int, _Reading] = {}
-        self._telling: dict[int, _Telling] = {}
+        self.spans: SpanReader | None = None
+        """None where the encoder is not the one that its weights were trained on."""
+        self._calibration: Calibration | None = None
+        self._threshold = NEAR_ENOUGH
+        self._kept = Kept()
+        self._jobs: dict[int, Job] = {}
+        self._telling: dict[int, Telling] = {}
 
     def load(self, progress: Progress) -> Card:
         progress("building the encoder")
         self._encoder = Encoder(self._files, self._cache, self._spec.precision, self._spec.threads)
         self._examples = self._encoder.encode(self._encoder.ids(smalltalk.EXAMPLES))
+        progress("building the span reader")
+        self._load_spans()
+        if self._spec.threshold is not None:
+            self._threshold = self._spec.threshold
+        self.reads = EncoderReads(self._encoder, self.spans, self._calibration, self._threshold)
         return Card(
             task="chat",
-            description="Quotes the nearest sentence of the attached knowledge with its source; generates nothing.",
+            description=QUOTES if self.spans else QUOTES_THE_NEAREST,
             context=self._encoder.window,
             tokenizer=str(self._encoder.tokenizer_file),
             precision=self._encoder.precision,
             family=self._encoder.shape.family,
+            honours=ABILITIES["reader"],
         )
+
+    def _load_spans(self) -> None:
+        """The weights that ship with Hearth read with the encoder they were trained on, and with no other."""
+        reader = SpanReader.of(self._encoder, self._trained)
+        if reader is None:
+            log.warning(
+                "%s is not the encoder that the span reader was trained on: it only quotes what is near", self._files
+            )
+            return
+        self.spans = reader
+        self._calibration = msgspec.convert(reader.metadata["calibration"], Calibration)
+        self._threshold = self._calibration.threshold
 
     # ---- taking a question --------------------------------------------------------------------------------------
 
     def submit(self, key: int, request: Request) -> Admitted:
         if not isinstance(request, Generate):
             raise RequestError("This model is for chat, not for embeddings.", param="model")
-        question, ids = self._question(request)
+        about, ids = self._asked(request)
         if len(ids) > self._encoder.window:
             raise ContextLengthExceeded.of(self._encoder.window, len(ids))
-        reading = self._reading[key] = self._units(question, ids, request)
+        schema = None if request.grammar is None else structured.schema_of(request.grammar)
+        calling.check(request.tools)
+        reading = self._units(about.question, ids, about.passages)
+        self._jobs[key] = self._job(about, reading, request, schema)
         return Admitted(self._counted(ids, reading))
 
-    def _question(self, request: Generate) -> tuple[str, list[int]]:
-        question = next((said.text for said in reversed(request.messages) if said.role == "user"), "").strip()
-        if not question:
+    def _asked(self, request: Generate) -> tuple[Asked, list[int]]:
+        about = asked(request)
+        if not about.question:
             raise RequestError("There is no user message with a question.", param="messages")
-        return question, self._encoder.ids([question])[0]
+        return about, self._encoder.ids([about.question])[0]
 
-    def _counted(self, ids: list[int], reading: _Reading) -> int:
+    def _counted(self, ids: list[int], reading: Reading) -> int:
         return len(ids) + sum(self._encoder.count(passage.text) for passage in reading.passages)
 
     def count(self, request: Generate) -> int:
-        question, ids = self._question(request)
-        return self._counted(ids, self._units(question, ids, request))
+        about, ids = self._asked(request)
+        return self._counted(ids, self._units(about.question, ids, about.passages))
 
     def tokenize(self, request: Tokenize) -> Tokens:
         """The ids its encoder reads a question or a passage as."""
@@ -144,176 +147,165 @@ class ReaderEngine:
     def detokenize(self, request: Detokenize) -> Spelled:
         return self._encoder.detokenize(request)
 
-    def _units(self, question: str, ids: list[int], request: Generate) -> _Reading:
-        passages = request.passages or []
-        units = [(at, unit) for at, each in enumerate(passages) for unit in split(each.text) if unit.quotable]
-        rows = self._encoder.ids([passages[at].text[unit.start : unit.end] for at, unit in units])
-        read = _affordable(len(passages), [(at, len(row)) for (at, _), row in zip(units, rows, strict=True)])
-        units = [(at, unit) for at, unit in units if at < read]
-        # A unit longer than the window (a long table, say) is judged by its beginning; it is still quoted whole.
-        todo = [row[: self._encoder.window] for row in (ids, *rows[: len(units)])]
-        return _Reading(
-            question=question,
-            passages=passages[:read],
-            units=units,
-            todo=sorted(enumerate(todo), key=lambda row: len(row[1])),
-            vectors=np.zeros((len(todo), self._encoder.shape.hidden), np.float32),
-            limit=request.max_tokens,
-            has_knowledge=request.passages is not None,
-        )
+    def _units(self, question: str, ids: list[int], passages: Sequence[Passage]) -> Reading:
+        return Reading.of(question, ids, passages, self._encoder, self.spans, self._kept)
 
     # ---- steps --------------------------------------------------------------------------------------------------
 
     def step(self) -> list[tuple[int, Event]]:
-        if self._reading:
-            key, reading = next(iter(self._reading.items()))
-            self._encode_some(reading)
-            if not reading.todo:
-                del self._reading[key]
-                self._telling[key] = self._answer(reading)
+        if self._jobs:
+            key, job = next(iter(self._jobs.items()))
+            try:
+                next(job)
+            except StopIteration as done:
+                del self._jobs[key]
+                self._telling[key] = done.value
         events = [(key, self._say(telling)) for key, telling in self._telling.items()]
         for key, delta in events:
             if delta.finish_reason is not None:
                 del self._telling[key]
         return list(events)
 
-    def _encode_some(self, reading: _Reading) -> None:
-        count = 1
-        while count < len(reading.todo) and (count + 1) * len(reading.todo[count][1]) <= _STEP_TOKENS:
-            count += 1
-        taken, reading.todo = reading.todo[:count], reading.todo[count:]
-        reading.vectors[[place for place, _ in taken]] = self._encoder.encode([row for _, row in taken])
-
-    def _say(self, telling: _Telling) -> Delta:
-        """The next word. Tokens are counted word by word, which is how they are sent."""
-        tokens = self._encoder.count(telling.words[telling.sent])
+    def _say(self, telling: Telling) -> Delta:
+        """The next word. Tokens are counted word by word, which is how they are sent; a call is sent whole."""
+        tokens = self._encoder.count(telling.words[telling.sent] if telling.call is None else telling.call.arguments)
         if telling.limit is not None and tokens > telling.limit:
             return Delta(finish_reason="length")
+        if telling.call is not None:
+            return Delta(tokens=tokens, call=telling.call, finish_reason="stop")
         if telling.limit is not None:
             telling.limit -= tokens
         word, citations = telling.next()
         return Delta(
-            word, tokens, citations=citations, finish_reason="stop" if telling.sent == len(telling.words) else None
+            word,
+            tokens,
+            citations=citations,
+            finish_reason="stop" if telling.sent == len(telling.words) else None,
+            refusal=telling.refusal,
         )
 
     # ---- answering ----------------------------------------------------------------------------------------------
 
-    def _answer(self, reading: _Reading) -> _Telling:
-        if self._is_small_talk(reading):
-            return _telling(WHO_I_AM, reading)
-        if not reading.passages:
-            return _telling(NOTHING_READ if reading.has_knowledge else NO_KNOWLEDGE, reading)
-        best = self._best(reading)
-        return _telling(_not_there(len(reading.passages)), reading) if best is None else _quoting(reading, *best)
+    def _job(self, about: Asked, reading: Reading, request: Generate, schema: Schema | None) -> Job:
+        """A call where one is asked for, else an answer in the form that is wanted."""
+        limit = request.max_tokens
+        if request.tools and not about.brought and (request.must_call or not smalltalk.asks_nothing(about.question)):
+            tools, forced = request.tools, request.must_call
+            outcome = yield from calling.called(
+                request.messages, about.question, tools, forced, self.reads, date.today()
+            )
+            if isinstance(outcome, calling.Call):
+                telling = Telling.of("", limit)
+                telling.call = ToolCall("", outcome.name, outcome.arguments)
+                return telling
+            if outcome is not None:
+                return Telling.of(outcome.text, limit)
+        if schema is not None and not structured.is_free(schema):
+            texts = [passage.text for passage in about.passages]
+            told = yield from structured.answered(schema, about.question, texts, self.reads, date.today())
+            telling = Telling.of(told if isinstance(told, str) else told.text, limit)
+            telling.refusal = not isinstance(told, str)
+            return telling
+        while not reading.done:
+            reading.step(self._encoder, self.spans)
+            yield
+        if schema is not None:
+            return Telling.of(structured.free(self._quoted(reading), schema), limit)
+        return self._answer(about, reading, request)
 
-    def _is_small_talk(self, reading: _Reading) -> bool:
+    def _answer(self, about: Asked, reading: Reading, request: Generate) -> Telling:
+        limit = request.max_tokens
+        if about.brought:
+            return quoting(reading, self._of_results(reading, about.brought), about.given, limit)
+        if self._is_small_talk(reading):
+            return Telling.of(WHO_I_AM, limit)
+        if not reading.passages:
+            return Telling.of(NO_KNOWLEDGE if request.passages is None else NOTHING_READ, limit)
+        found = self._found(reading)
+        if not found:
+            return Telling.of(_not_there(len(reading.passages)), limit)
+        return quoting(reading, found, about.given, limit)
+
+    def _of_results(self, reading: Reading, brought: int) -> list[Quote]:
+        """What tools brought, whole where it is short, else the sentence of each that is surest to answer."""
+        sure, spans = self._sureness(reading) if reading.units else (np.zeros(0), [])
+        quotes = []
+        for at, passage in enumerate(reading.passages[:brought]):
+            units = [place for place, (of, _) in enumerate(reading.units) if of == at]
+            if len(passage.text) <= LONGEST_QUOTE or not units:
+                quotes.append(Quote(at, 0, min(len(passage.text), LONGEST_QUOTE), None))
+            else:
+                quotes.append(self._quote(reading, max(units, key=lambda place: sure[place]), spans))
+        return quotes
+
+    def _quoted(self, reading: Reading) -> structured.Quoted:
+        found = self._found(reading)
+        if not found:
+            return structured.Quoted(None, None)
+        passage = reading.passages[found[0].passage]
+        return structured.Quoted(passage.text[found[0].start : found[0].end], passage.source or None)
+
+    def _is_small_talk(self, reading: Reading) -> bool:
         if len(reading.question.split()) > smalltalk.LONGEST:
             return False
         if smalltalk.asks_nothing(reading.question):
             return True
         return float((self._examples @ reading.vectors[0]).max()) >= smalltalk.NEAR
 
-    def _best(self, reading: _Reading) -> tuple[int, int, int] | None:
-        """The passage to quote and the quote's characters in it; None where nothing is near enough."""
+    def _found(self, reading: Reading) -> list[Quote]:
+        """What to quote: the surest sentence, or several where the question asks so; empty where none answers."""
         if not reading.units:
-            return None
-        near = self._nearness(reading)
-        best = int(near.argmax())
-        if near[best] < self._threshold:
-            return None
-        first, last = _widened(reading, near, best)
-        at, unit = reading.units[first]
-        return at, unit.start, reading.units[last][1].end
+            return []
+        sure, spans = self._sureness(reading)
+        if listing.asks_for_several(reading.question):
+            places = listing.several(reading, sure.tolist(), spans, self._threshold)
+        else:
+            places = [best] if sure[best := int(sure.argmax())] >= self._threshold else []
+        quotes: list[Quote] = []
+        for place in places:
+            quote = self._quote(reading, place, spans)
+            if not any(
+                quote.passage == one.passage and quote.start < one.end and one.start < quote.end for one in quotes
+            ):
+                quotes.append(quote)
+        return quotes
 
-    def _nearness(self, reading: _Reading) -> NDArray[np.float64]:
-        texts = [_text(reading, place) for place in range(len(reading.units))]
-        before = [place - 1 if _together(reading, place - 1, place) else None for place in range(len(reading.units))]
-        scores = [reading.passages[at].score for at, _ in reading.units]
-        shared = shares(reading.question, texts, before)
-        return nearness(reading.vectors[0], reading.vectors[1:], shared, scores)
+    def _quote(self, reading: Reading, place: int, spans: Sequence[Span | None]) -> Quote:
+        first, last = widened(reading, reading.nearness(), place, spans[place])
+        at, unit = reading.units[first]
+        return Quote(at, unit.start, reading.units[last][1].end, spans[place])
+
+    def _sureness(self, reading: Reading) -> tuple[NDArray[np.float64], list[Span | None]]:
+        """How surely each unit answers, 0 to 1, and the words in it that do."""
+        if self._calibration is None:
+            return reading.nearness(), [None] * len(reading.units)
+        return reading.sureness(self._calibration)
+
+    def read(self, question: str, passages: Sequence[Passage]) -> Reading:
+        """A reading of `passages` to its end, apart from all requests."""
+        reading = self._units(question, self._encoder.ids([question])[0], passages)
+        while not reading.done:
+            reading.step(self._encoder, self.spans)
+        return reading
+
+    def vectors(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """Unit vectors [texts, hidden]; of a text longer than the window by its beginning."""
+        rows = [ids[: self._encoder.window] for ids in self._encoder.ids(texts)]
+        return np.concatenate([self._encoder.encode([row]) for row in rows])
 
     def cancel(self, key: int) -> None:
-        self._reading.pop(key, None)
+        self._jobs.pop(key, None)
         self._telling.pop(key, None)
 
     @property
     def busy(self) -> bool:
-        return bool(self._reading or self._telling)
+        return bool(self._jobs or self._telling)
 
     def close(self) -> None:
-        self._reading.clear()
+        self._jobs.clear()
         self._telling.clear()
-
-
-def _affordable(passages: int, tokens: list[tuple[int, int]]) -> int:
-    """How many of the passages are read, given (passage, tokens) of each unit; the first always is."""
-    total = 0
-    for at, count in tokens:
-        total += count
-        if total > _MOST_TOKENS and at > 0:
-            return at
-    return passages
-
-
-def _telling(text: str, reading: _Reading) -> _Telling:
-    return _Telling(_word.findall(text), reading.limit)
 
 
 def _not_there(read: int) -> str:
     which = "The passage I read is not" if read == 1 else f"None of the {read} passages I read is"
     return f"{NOT_THERE} {which} near enough to the question."
-
-
-def _quoting(reading: _Reading, at: int, start: int, end: int) -> _Telling:
-    """`“quote” — source`, with the quote's place in answer and passage."""
-    passage = reading.passages[at]
-    quote = passage.text[start:end]
-    telling = _telling(f"“{quote}” — {passage.source}", reading)
-    telling.citations = [Citation(at, 1, 1 + len(quote), start, end)]
-    return telling
-
-
-def _widened(reading: _Reading, near: NDArray[np.float64], best: int) -> tuple[int, int]:
-    """The first and the last unit to quote: the best one, with a neighbour where that serves the question.
-
-    A lead-in ("Do this:") takes all that fits of what it leads to; a unit of a few words takes the next one; another
-    takes its better neighbour where that is nearly as near.
-    """
-    text = _text(reading, best)
-    if text.endswith(":"):
-        return best, _following(reading, best, len(reading.units))
-    if len(text.split()) < _LEAST_WORDS:
-        return best, _following(reading, best, 1)
-    spans = ((best - 1, best), (best, best + 1))
-    beside = [(near[first + last - best], first, last) for first, last in spans if _fits(reading, first, last)]
-    nearest = max(beside, default=(-1.0, best, best))
-    return nearest[1:] if nearest[0] >= near[best] - _NEARLY_AS_NEAR else (best, best)
-
-
-def _following(reading: _Reading, best: int, most: int) -> int:
-    last = best
-    while last - best < most and _together(reading, last, last + 1) and _fits(reading, best, last + 1):
-        last += 1
-    while last > best and _text(reading, last).endswith(":"):
-        last -= 1  # what it leads to did not fit
-    return last
-
-
-def _fits(reading: _Reading, first: int, last: int) -> bool:
-    """Whether the units from `first` to `last` can be one quote; those between are known to belong together."""
-    if not (_together(reading, first, first + 1) and _together(reading, last - 1, last)):
-        return False
-    return reading.units[last][1].end - reading.units[first][1].start <= _LONGEST_QUOTE
-
-
-def _together(reading: _Reading, first: int, second: int) -> bool:
-    """Whether unit `second` directly follows unit `first`: one passage, and nothing but white space between."""
-    if not 0 <= first < second < len(reading.units):
-        return False
-    (at, one), (other, two) = reading.units[first], reading.units[second]
-    return at == other and not reading.passages[at].text[one.end : two.start].strip()
-
-
-def _text(reading: _Reading, place: int) -> str:
-    at, unit = reading.units[place]
-    return reading.passages[at].text[unit.start : unit.end]

@@ -46,6 +46,11 @@ def split(text: str) -> list[Unit]:
     return units
 
 
+def is_led_to(unit: str) -> bool:
+    """Whether a unit is what a sentence may lead to: an item of a list, or code."""
+    return (_ITEM.match(unit) or _FENCE.match(unit)) is not None
+
+
 def _blocks(text: str) -> list[_Block]:
     """Runs of lines that belong together: prose paragraphs, single items, rows and headings, whole code blocks."""
     blocks: list[_Block] = []
