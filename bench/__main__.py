@@ -112,6 +112,16 @@ def backup(megabytes: int, kills: int) -> None:
     sys.exit(bench(megabytes, kills))
 
 
+@main.command()
+@click.option("--documents", default=1500, show_default=True, help="How many documents of four chunks each.")
+@click.option("--queries", default=40, show_default=True, help="How many queries of each kind.")
+def tiering(documents: int, queries: int) -> None:
+    """Searches of local and of cold storage, requests to a bucket for each, and how fast documents move."""
+    from bench.tiering import bench
+
+    sys.exit(bench(documents, queries))
+
+
 if __name__ == "__main__":
     try:
         main()

@@ -6,13 +6,13 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Literal, Self, get_args
 
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
 from config.fallback import FallbackTo
 from config.places import Adapter
 from config.remote import RemoteId, ServerUrl
-from config.section import Alias, Count, Duration, Flag, Fraction, Guesses, Outside, Rate, Secret, Section
+from config.section import Alias, Count, Duration, Flag, Fraction, Guesses, Outside, Rate, Secret, Section, wrong
 from config.source import NGRAM, Draft, Source, architecture, names_gguf
 
 __all__ = [
@@ -82,6 +82,17 @@ class _Loaded(_AnyModel):
         default=None,
         description="Free the model's memory after this long without requests, such as 30m; none keeps it.",
     )
+    pin: Flag = Field(
+        default=False,
+        description="Never unload it to make room for another model; for recipes with policies.tiering.models.",
+    )
+
+    @field_validator("pin")
+    @classmethod
+    def _stays(cls, pin: bool, info: ValidationInfo) -> bool:
+        if pin and info.data.get("idle_unload") is not None:
+            raise wrong("keeps the model in memory, and idle_unload takes it out; leave one of both out")
+        return pin
 
 
 class _Weights(_Loaded):
@@ -312,8 +323,8 @@ class ReaderModel(_Weights):
     engine: Literal["reader"] = Field(description="reader answers only by quoting the knowledge it is given.")
     threshold: Fraction | None = Field(
         default=None,
-        description='How sure the reader must be that a sentence answers, 0 to 1; below it the reader says "not in these '
-        'documents". None takes what was measured with its weights.',
+        description='How sure the reader must be that a sentence answers, 0 to 1; below it the reader says "not in '
+        'these documents". None takes what was measured with its weights.',
     )
 
     @property

@@ -104,8 +104,9 @@ class TieringSpec(Scheduled):
         description="How long a document is neither changed nor found by a search before it moves.",
         json_schema_extra={"default": "30d"},
     )
-    collections: Annotated[tuple[Name, ...], Field(min_length=1)] | None = Field(
-        default=None, description="The collections whose documents move; none takes all."
+    collections: tuple[Name, ...] | None = Field(
+        default=None,
+        description="The collections whose documents move; none takes all. Documents of the others come back.",
     )
     weak: Fraction = Field(
         default=0.4,

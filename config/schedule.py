@@ -71,8 +71,14 @@ class Scheduled(Section):
         """The first moment of `at` after `after`, both in any time zone; None without `at`."""
         if self.at is None:
             return None
-        local = after.astimezone(None if self.timezone is None else ZoneInfo(self.timezone))
-        return next(CronSim(_WORDS.get(self.at, self.at), local)).astimezone(UTC)
+        times = _WORDS.get(self.at, self.at)
+        if self.timezone is not None:
+            return next(CronSim(times, after.astimezone(ZoneInfo(self.timezone)))).astimezone(UTC)
+        # Moments without a zone are this machine's, each with the clock of its own day. An hour that comes twice in
+        # autumn has each moment twice, and of these the first one after `after` counts.
+        local = CronSim(times, after.astimezone().replace(tzinfo=None))
+        moments = (moment.replace(fold=fold).astimezone(UTC) for moment in local for fold in (0, 1))
+        return next(moment for moment in moments if moment > after)
 
     @property
     def spread(self) -> timedelta:

@@ -380,6 +380,8 @@ def restore(
     """Write a snapshot back: the newest, or the one of a time, whole or a part of it."""
     if (to is None) != in_place:
         raise click.UsageError("say --to FOLDER, or --in-place")
+    if place is not None and in_place:
+        raise click.UsageError("--from goes with --to: only a recipe's own backup is believed where its files were")
     if (manifest is None) != (gateway is None) or (manifest is not None and (to is None or place is not None)):
         raise click.UsageError("--manifest and --gateway go together, and with --to")
     from server.backups import at_place, fetch, of_recipe

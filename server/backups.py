@@ -46,6 +46,8 @@ def at_place(text: str, endpoint: str | None, key_file: Path | None, cache: Path
             where = _PLACE.validate_python({"url": text, "endpoint": endpoint} if "://" in text else text)
         except ValidationError as fault:
             raise InvalidValue(f"{text}: {fault.errors()[0]['msg']}.", param="from") from None
+        if isinstance(where, Path) and not where.is_dir():
+            raise InvalidValue(f"There is no folder {where} to restore from.", param="from")
         return Backup(where, key, cache, tell)
 
     return opened
@@ -72,10 +74,14 @@ def show(opened: Opened, out: Console, err: Console) -> int:
 
 
 def verify(opened: Opened, out: Console, err: Console) -> int:
-    """Read and sum every byte of every snapshot; returns 1 where anything is damaged, and names the files."""
+    """Read and sum every byte of every snapshot; returns 1 where anything is damaged or nothing is there, and names the
+    files."""
 
     def work(backup: Backup) -> int:
         count, damages = backup.verify()
+        if not count:
+            err.print(f"{backup.place} has no snapshot, so there is nothing to verify.")
+            return 1
         for each in damages:
             err.print(f"{each.snapshot}: {each.path or 'the snapshot'}: {each.reason}", markup=False)
         if damages:

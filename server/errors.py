@@ -233,7 +233,7 @@ class KnowledgeUnavailable(ServiceError):
 
 
 class ToolUnavailable(ServiceError):
-    """An entry of the recipe's tools does not start, so that no model can be told of it; the text says which and why."""
+    """An entry of the recipe's tools does not start, so no model can be told of it; the text says which and why."""
 
     status = 503
     code = "tool_unavailable"

@@ -14,9 +14,9 @@ from rich.text import Text
 from config import Recipe
 from server.api.policies import run_of, state_of
 from server.errors import HearthError
+from server.knowledge.tiering import tiers_of
 from server.policies import Keeper, Kept, Run
 from server.policies.declared import policies_of
-from server.runtime import tiers_of
 from server.state import State
 
 _ANSWER_S = 30.0
@@ -117,10 +117,15 @@ def _headers(key: str | None) -> dict[str, str]:
 
 
 def _told(reply: httpx.Response) -> Any:
-    told = reply.json()
-    if reply.status_code != 200:
-        raise HearthError(told["error"]["message"])
-    return told
+    """Raises HearthError with the server's own reason, or for what is no Hearth."""
+    try:
+        told = reply.json()
+        if reply.status_code == 200:
+            return told
+        reason = str(told["error"]["message"])
+    except (ValueError, KeyError, TypeError):
+        raise HearthError(f"What answers at {reply.url} with {reply.status_code} is no Hearth.") from None
+    raise HearthError(reason)
 
 
 def _ended(last: dict[str, Any]) -> str:

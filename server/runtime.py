@@ -2,7 +2,6 @@
 
 import asyncio
 import difflib
-import logging
 import time
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -17,7 +16,6 @@ from config.model import RemoteModel as RemoteSpec
 from server.errors import CollectionNotFound, InvalidValue, ModelNotFound
 from server.files import Files
 from server.knowledge import (
-    Catalogue,
     Collection,
     Current,
     Filter,
@@ -30,19 +28,19 @@ from server.knowledge import (
     TierName,
     reranked,
 )
+from server.knowledge.tiering import query_cache_of, tell_of_lost, tiers_of
 from server.models.engine import Card
 from server.models.fallback import Switch
 from server.models.model import Model
 from server.models.remote import RemoteModel
 from server.models.served import Served
+from server.models.sharing import sharing_of
 from server.state import State
 from server.telemetry import Gauges, Reading, Telemetry
 from server.tools.toolbox import Toolbox
 from server.vector_stores import VectorStores
 
 Mode = Literal["hybrid", "vector", "text"]
-
-log = logging.getLogger(__name__)
 
 VERSION = version("hearth")
 
@@ -140,11 +138,14 @@ class Runtime:
             stack.push_async_callback(asyncio.to_thread, telemetry.close)
             state = await stack.enter_async_context(State.open(recipe.server.data / "state.db"))
             models = {name: model_of(name, recipe, telemetry) for name in recipe.models}
+            sharing = await sharing_of(recipe, [model for model in models.values() if isinstance(model, Model)])
             for model in models.values():
                 await stack.enter_async_context(model)
+            if sharing is not None:
+                stack.push_async_callback(_end, [asyncio.create_task(sharing.begin())])
             tiers = tiers_of(recipe, state)
-            await _tell_of_lost(recipe, state, tiers)
-            cache = _query_cache(recipe)
+            await tell_of_lost(recipe, state)
+            cache = query_cache_of(recipe)
             if cache is not None:
                 stack.push_async_callback(cache.close)
             shelves = _shelves(recipe, models, state, telemetry, tiers, cache)
@@ -285,9 +286,9 @@ class Runtime:
                 (float(shelf.opened), {"hearth.collection": name}) for name, shelf in self.shelves.items()
             ],
             collection_upkeep=lambda what: [
-                (_fact(shelf, what), {"hearth.collection": name})
-                for name, shelf in self.shelves.items()
+                (_fact(shelf, what), {"hearth.collection": name}) for name, shelf in self.shelves.items()
             ],
+            query_cache=lambda what: [] if self.cache is None else [(float(getattr(self.cache, what)), {})],
             source=lambda what: [
                 reading for name, shelf in self.shelves.items() for reading in _sources(name, shelf, what)
             ],
@@ -334,38 +335,6 @@ def model_of(name: str, recipe: Recipe, telemetry: Telemetry) -> Served:
     if isinstance(spec, RemoteSpec):
         return RemoteModel(name, spec, queue=queue, telemetry=telemetry)
     return Model(name, spec, queue=queue, data=recipe.server.data, telemetry=telemetry)
-
-
-def tiers_of(recipe: Recipe, state: State) -> dict[str, Tier]:
-    """What knows the cold documents of each collection; empty where the recipe declares no cold storage."""
-    tiering = recipe.policies.tiering
-    if tiering is None or tiering.cold is None:
-        return {}
-    return {
-        name: Tier(tiering.cold, Catalogue(state, name), weak=tiering.weak, language=spec.language)
-        for name, spec in recipe.knowledge.items()
-    }
-
-
-async def _tell_of_lost(recipe: Recipe, state: State, tiers: Mapping[str, Tier]) -> None:
-    """Documents are nowhere to be found where the recipe does not say any more where they went."""
-    for name in recipe.knowledge:
-        if name not in tiers and (cold := await Catalogue(state, name).entries("cold")):
-            log.error(
-                "collection %s: %d documents are in cold storage and cannot be searched: declare policies.tiering.cold "
-                "as it was",
-                name,
-                len(cold),
-            )
-
-
-def _query_cache(recipe: Recipe) -> QueryCache | None:
-    tiering = recipe.policies.tiering
-    if tiering is None:
-        return None
-    hot = tiering.hot
-    password = None if hot.password is None else hot.password.get_secret_value()
-    return QueryCache(hot.memory, hot.redis, username=hot.username, password=password)
 
 
 def _shelves(

@@ -36,6 +36,11 @@ def is_search(tool: Mapping[str, Any]) -> bool:
     return tool.get("type") == FILE_SEARCH
 
 
+def unsearched(tools: Sequence[dict[str, Any]] | None) -> list[dict[str, Any]] | None:
+    """The tools of a request that is only rendered, or only loads a model: nothing is searched, nor checked for it."""
+    return None if tools is None else [tool for tool in tools if not is_search(tool)]
+
+
 def retrieval(tools: Sequence[Mapping[str, Any]] | None, field: AskedRetrieval | None) -> Retrieval | None:
     """What a request says of knowledge. Raises InvalidValue, naming the field that is wrong, or the second of two."""
     places = [place for place, tool in enumerate(tools or ()) if is_search(tool)]

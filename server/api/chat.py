@@ -228,6 +228,13 @@ def _first(head: Head, n: int, counts: bool, usage: Usage | None, started: Start
     return b"".join(map(_event, chunks))
 
 
+def _say(delta: ChunkDelta, part: Part) -> None:
+    if part.text and part.refusal:
+        delta.refusal = part.text
+    elif part.text:
+        delta.content = part.text
+
+
 class _Frames:
     """Chunks of one choice. What does not change between tokens is encoded once, because it is most of the bytes."""
 
@@ -247,10 +254,7 @@ class _Frames:
         delta = ChunkDelta()
         if part.reasoning:
             delta.reasoning_content = part.reasoning
-        if part.text and part.refusal:
-            delta.refusal = part.text
-        elif part.text:
-            delta.content = part.text
+        _say(delta, part)
         calls = chat_calls.deltas(part.calls)
         if calls and self._older:
             delta.function_call = calls[0].function

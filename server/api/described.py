@@ -176,6 +176,10 @@ class _Models:
                 schema["properties"] |= fields if ability in lacking else {}
             if kind in precise.RULES:
                 schema["allOf"] = precise.RULES[kind]
+        tiering = self.recipe.policies.tiering
+        if tiering is None or tiering.cold is None:
+            for kind in ("RetrieveRequest", "AskedRetrieval"):
+                components[kind]["properties"]["tiers"] = precise.LOCAL_TIERS
         conversing = {"enum": [*self.ids("template"), None]}
         components["TokenizeRequest"]["allOf"] = [
             *components["TokenizeRequest"]["allOf"],

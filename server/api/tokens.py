@@ -10,6 +10,7 @@ import msgspec
 from litestar import Request, post
 from msgspec import UNSET, Meta, UnsetType
 
+from server.api.attached import unsearched
 from server.api.chat_asked import asked_of
 from server.api.decode import decode, ignored
 from server.api.document import documented
@@ -165,7 +166,8 @@ async def _rendered(target: Target, asked: _Conversation, messages: list[ChatMes
     options = dict(asked.chat_template_kwargs or {})
     if asked.add_generation_prompt is not None:
         options["add_generation_prompt"] = asked.add_generation_prompt
-    request = ChatRequest(model=target.id, messages=messages, tools=asked.tools, chat_template_kwargs=options)
+    tools = unsearched(asked.tools)
+    request = ChatRequest(model=target.id, messages=messages, tools=tools, chat_template_kwargs=options)
     spoken = asked_of(request, target)
     check_parts(target, spoken.messages)
     # The event loop never computes, and a conversation may be as long as a request.

@@ -124,8 +124,8 @@ class StreamOptions(msgspec.Struct):
 class Generation(msgspec.Struct, kw_only=True):
     """What requests for text share. Beside OpenAI's there is what local servers add: `top_k`, `min_p`,
     `repetition_penalty`, `ignore_eos`; of vLLM's `min_tokens`, before which neither the model nor `stop_token_ids`
-    end an answer, and `return_token_ids`. `adapter` names one of the model's LoRA adapters. llama.cpp and vLLM call an answer's format `json_schema`, `grammar` (GBNF or
-    Lark), `guided_*` and `structured_outputs`.
+    end an answer, and `return_token_ids`. `adapter` names one of the model's LoRA adapters. llama.cpp and vLLM call an
+    answer's format `json_schema`, `grammar` (GBNF or Lark), `guided_*` and `structured_outputs`.
     """
 
     model: Name

@@ -104,8 +104,8 @@ class Explained(msgspec.Struct):
     """How one collection was searched for one query: what was compared, and how many chunks came of it.
 
     `ranks` tells of each chunk of the answer where the rankings had it, `ranker` which model put them in order. `note`
-    says why it was searched in another mode than asked for, where it was. `tiers` were searched, and `cold` says why cold
-    storage was, or was to be; `kept` says that the query cache had the answer.
+    says why it was searched in another mode than asked for, where it was. `tiers` were searched, and `cold` says why
+    cold storage was, or was to be; `kept` says that the query cache had the answer.
     """
 
     collection: str

@@ -191,13 +191,11 @@ def _keep(engine: str, half: Path, gpus: Sequence[str]) -> None:
         raise BuildError(f"{engine}: the build ended without {name}, so nothing was kept")
     made.replace(half / made.name)
     remove(half / "torch")
-    done = subprocess.run(
-        [sys.executable, "-c", _TRY, name, str(half)],
-        capture_output=True,
-        text=True,
-        timeout=_ASK_LIMIT_S,
-        check=False,
-    )
+    command = [sys.executable, "-c", _TRY, name, str(half)]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=_ASK_LIMIT_S, check=False)
+    except subprocess.TimeoutExpired:
+        raise BuildError(f"{engine}: what was built hangs when it is imported, so it was removed") from None
     if done.returncode != 0:
         why = (done.stderr.strip().splitlines() or ["no reason was given"])[-1]
         raise BuildError(f"{engine}: what was built cannot be imported, so it was removed: {why}")

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 from collections import deque
+from contextlib import suppress
 from pathlib import Path
 
 from rich.console import Console
@@ -47,6 +48,8 @@ def run(engine: str, command: list[str], environment: dict[str, str], limit_s: f
     finally:
         timer.cancel()
         _end(process)
+        assert process.stdout is not None
+        process.stdout.close()
     if late.is_set():
         raise BuildError(f"{engine}: not built after {limit_s:.0f} seconds, so it was given up; the log is {log}")
     if code != 0:
@@ -75,13 +78,12 @@ def _follow(engine: str, process: "subprocess.Popen[str]", log: Path, out: Conso
 
 
 def _end(process: "subprocess.Popen[str]") -> None:
-    """End it and all it started: compilers do not end with pip."""
-    if process.poll() is not None:
-        return
+    """End it and all it started, which may go on without it: compilers do not end with pip."""
     if sys.platform == "win32":
         process.kill()
     else:
-        os.killpg(process.pid, signal.SIGKILL)
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
     process.wait()
 
 

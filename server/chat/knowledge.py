@@ -58,6 +58,8 @@ class Knowledge:
 
         What was cut to the tool's limit stays as it is, and is not cited.
         """
+        if structured is None:
+            return text, []
         found = [_hit(each) for each in structured["results"]]
         known = self.hits if self.hits is not None else []
         if len(listed(found)) > len(text) + len(found) * _SOURCE:

@@ -45,7 +45,8 @@ async def looped(
     turn = _Turn(runtime, target, asked, knowledge)
     rounds = target.assistant.rounds if target.assistant is not None else _ROUNDS
     for number in range(rounds + 1):
-        asked = turn.asked if number < rounds else without(turn.asked)
+        turn.is_last = number == rounds
+        asked = without(turn.asked) if turn.is_last else turn.asked
         round_ = _Round(asked, turn)
         async with aclosing(answer(asked)) as steps:
             async for step in steps:
@@ -57,7 +58,7 @@ async def looped(
         turn.read()
         if round_.ended is None:
             return
-        over = bool(round_.theirs) or turn.spent(round_) or number == rounds
+        over = bool(round_.theirs) or turn.spent(round_) or turn.is_last
         if round_.text and not over:
             yield [Part(_BREAK, 0)]
             turn.sent += len(_BREAK)
@@ -100,6 +101,8 @@ class _Turn:
         self.sent = 0
         self.cached = 0
         self.written = 0
+        self.is_last = False
+        """Whether the model is to answer now, so that nothing more is run."""
         self._runtime = runtime
         self._knowledge = knowledge
         self._entries = frozenset(target.assistant.tools) if target.assistant is not None else frozenset[str]()
@@ -150,11 +153,13 @@ class _Turn:
 
     async def _call(self, begun: ToolBegun) -> ToolDone:
         told = (begun.index, begun.id, begun.name, begun.arguments)
-        if self.asked.max_calls is not None and begun.index >= self.asked.max_calls:
+        if self.is_last or (self.asked.max_calls is not None and begun.index >= self.asked.max_calls):
             return ToolDone(*told, "No more tools may be called in this turn.", error=True)
         if begun.name == FILE_SEARCH and FILE_SEARCH in self.asked.served and FILE_SEARCH not in self._entries:
             return await self._search(begun)
-        result = await self._runtime.tools.call(begun.name, begun.arguments, among=self._entries)
+        # What was not offered is not run, even where an entry has got it meanwhile.
+        among = self._entries if begun.name in self.asked.served else ()
+        result = await self._runtime.tools.call(begun.name, begun.arguments, among=among)
         if not result.error and isinstance(self._runtime.recipe.tools.get(begun.name), RetrieveTool):
             text, hits = self._knowledge.brought(result.text, result.structured)
             return ToolDone(*told, text, hits=hits)
@@ -263,7 +268,8 @@ class _Round:
             called.arguments.append(piece.text)
             return None if called.served else CallArguments(called.place, piece.text)
         served = piece.name not in self._offered  # what nobody offered is an error for the model, not for the client
-        call = ToolCall(fresh_id() if served else piece.id or fresh_id(), piece.name, "")
+        # The client's are known by their ids when it goes on, and some servers begin with the same one in every answer.
+        call = ToolCall(fresh_id(), piece.name, "")
         called = _Called(call, served, len(self.theirs))
         self.called.append(called)
         self._by_index[piece.index] = called

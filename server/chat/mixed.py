@@ -27,6 +27,7 @@ class Mixed:
     def keep(self, calls: Sequence[str], said: list[Message]) -> None:
         """`said` is all that the turn added, last the assistant's message with every call and the server's results."""
         key = (CALLER.get().name, calls[0])
+        self._characters -= _size(self._kept.pop(key, ()))
         self._kept[key] = said
         self._characters += _size(said)
         while len(self._kept) > _MOST or (self._characters > _MOST_CHARACTERS and len(self._kept) > 1):

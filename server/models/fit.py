@@ -8,7 +8,7 @@ import os
 import pickle
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from config import Recipe
@@ -75,16 +75,21 @@ class Plan:
     memory: Memory | None = None
     absent: bool = False
     fault: str | None = None
+    shares: bool = False
+    """Whether it makes room for others when it is idle."""
 
     @property
     def stays(self) -> bool:
         """Whether it is in memory all the time."""
-        return self.spec.idle_unload is None
+        return self.spec.idle_unload is None and not self.shares
 
 
 def plans(recipe: Recipe) -> list[Plan]:
     """One for each model, in the recipe's order. Reads headers only: under a second for each."""
-    return [_plan(name, spec, recipe.server.data) for name, spec in recipe.models.items()]
+    tiering = recipe.policies.tiering
+    shared = tiering is not None and tiering.models is not None
+    found = [_plan(name, spec, recipe.server.data) for name, spec in recipe.models.items()]
+    return [replace(plan, shares=shared and not getattr(plan.spec, "pin", True)) for plan in found]
 
 
 def crowded(recipe: Recipe) -> list[str]:

@@ -3,11 +3,12 @@
 import asyncio
 import logging
 import os
+import time
 from collections.abc import AsyncGenerator, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractAsyncContextManager, contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import Literal, Self
+from typing import Literal, Protocol, Self
 
 import msgspec
 
@@ -27,6 +28,14 @@ _SERVICE = "server.models.service:EngineService"
 _LOAD_SECONDS = 600.0
 
 _cards = msgspec.msgpack.Decoder(Card)
+
+
+class Shared(Protocol):
+    """Memory that several models share."""
+
+    def room(self, model: "Resident") -> AbstractAsyncContextManager[None]:
+        """Room for this model, which takes it before the block ends. Raises ModelUnavailable."""
+        ...
 
 
 class Resident:
@@ -49,9 +58,19 @@ class Resident:
         self._waking = asyncio.Lock()
         self._sleep_timer: asyncio.TimerHandle | None = None
         self._sleeping: asyncio.Task[None] | None = None
+        self._sharing: Shared | None = None
+        self._refusal: str | None = None
+        self.used = time.monotonic()
+        """When a request of it last began or ended, by that clock."""
+
+    def share(self, sharing: "Shared") -> None:
+        """Have it loaded only when there is room; to be called before it is entered."""
+        self._sharing = sharing
+        self._asleep = True
 
     async def __aenter__(self) -> Self:
-        await self._worker.start()
+        if self._sharing is None:
+            await self._worker.start()
         return self
 
     async def __aexit__(
@@ -83,7 +102,17 @@ class Resident:
 
     @property
     def error(self) -> str | None:
-        return self._worker.error
+        return self._worker.error or self._refusal
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether it could be unloaded, and nobody would notice but by waiting."""
+        return self.state == "ready" and not self._asleep and not self.in_flight and not self.spec.pin
+
+    @property
+    def is_loaded(self) -> bool:
+        """Whether it takes memory, or is about to."""
+        return not self._asleep and self.state != "failed"
 
     @property
     def progress(self) -> str | None:
@@ -133,7 +162,22 @@ class Resident:
         return card
 
     async def load(self) -> None:
-        """Begin to load what was unloaded, or could not be loaded; returns before it is. Idempotent."""
+        """Begin to load what was unloaded, or could not be loaded; returns before it is. Idempotent.
+
+        Where models share memory it waits for room, and raises ModelUnavailable where there can be none.
+        """
+        if self._sharing is None or self.is_loaded:
+            await self._load()
+            return
+        try:
+            async with self._sharing.room(self):
+                self._refusal = None
+                await self._load()
+        except ModelUnavailable as error:
+            self._refusal = error.message
+            raise
+
+    async def _load(self) -> None:
         async with self._waking:
             if self._sleeping is not None:
                 await self._sleeping
@@ -155,6 +199,17 @@ class Resident:
             if self._sleeping is not None:
                 await asyncio.shield(self._sleeping)
 
+    async def make_room(self) -> bool:
+        """Free its memory where nobody uses it; whether that was so."""
+        if not self.is_idle:
+            return False
+        log.info("unloading %s to make room for another model", self.name)
+        self._keep_awake()
+        self._fall_asleep()
+        assert self._sleeping is not None, "it has just begun"
+        await asyncio.shield(self._sleeping)
+        return True
+
     async def changes(self) -> AsyncGenerator[None, None]:
         """Once at the beginning, and whenever state or progress have changed since. Never ends by itself."""
         while True:
@@ -168,11 +223,13 @@ class Resident:
     def _used(self) -> Iterator[None]:
         """While this lasts it is not idle."""
         self.in_flight += 1
+        self.used = time.monotonic()
         self._keep_awake()
         try:
             yield
         finally:
             self.in_flight -= 1
+            self.used = time.monotonic()
             self._rest_later()
 
     async def _wake(self) -> None:
@@ -217,7 +274,9 @@ class Resident:
     def _unavailable(self) -> ModelUnavailable:
         if self.state == "failed":
             return ModelUnavailable(f"Model {self.name} could not be loaded: {self.error}", retry_after=30)
-        if self._asleep:
+        if self._asleep and self._refusal is not None:
+            return ModelUnavailable(self._refusal, retry_after=30)
+        if self._asleep and self._rested:
             return ModelUnavailable(f"Model {self.name} was unloaded; the next request loads it.", retry_after=1)
         why = f" ({self.error})" if self.error else f" ({self.progress})" if self.progress else ""
         return ModelUnavailable(f"Model {self.name} is loading{why}; try again soon.", retry_after=2)

@@ -18,8 +18,7 @@ def policies_of(recipe: Recipe, state: State, tiers: Mapping[str, Tier]) -> list
     found: list[Policy] = []
     tiering = recipe.policies.tiering
     if tiering is not None and tiering.cold is not None:
-        moving = {name: tier for name, tier in tiers.items() if name in (tiering.collections or tiers)}
-        found.append(TieringPolicy(tiering, recipe.server.data, state, moving))
+        found.append(TieringPolicy(tiering, recipe.server.data, state, tiers))
     if recipe.policies.backup is not None:
         found.append(BackupPolicy(recipe, recipe.policies.backup))
     return found

@@ -133,6 +133,7 @@ class Keeper:
         def tell(sentence: str) -> None:
             kept.told = sentence
 
+        began = datetime.now(UTC)
         try:
             run = await self._history.begin(policy.name, attempt)
             log.info("policy %s: run %d begins", policy.name, run.number)
@@ -150,6 +151,11 @@ class Keeper:
                 for detail in report.details:
                     log.info("policy %s: %s", policy.name, detail)
             return kept.last
+        except HearthError as fault:
+            # The database failed, not the policy. Without a last run it would be due again at once, for ever.
+            now = datetime.now(UTC)
+            kept.last = Run(policy.name, 0, began, now, "failed", error=fault.message, attempt=attempt)
+            raise
         finally:
             kept.running = None
             self._plan(kept)

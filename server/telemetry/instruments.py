@@ -42,9 +42,15 @@ _UPKEEP = {
     "versions": ("{version}", "Versions of a collection's table that are kept."),
     "bytes": ("By", "What a collection's table takes on disk, earlier versions included."),
     "hot": ("{row}", "Rows of a collection that are searched in memory."),
+    "cold": ("{document}", "Documents of a collection in cold storage, which are not among the others."),
     "pending": ("{document}", "Documents that are still to be brought into a new index of a collection."),
     "failures": ("{failure}", "Passes of a collection's maintenance that failed."),
     "failing": ("", "1 where the last pass of a collection's maintenance failed."),
+}
+_CACHE = {
+    "hits": ("{search}", "Searches since the start whose answer was kept from an earlier one."),
+    "misses": ("{search}", "Searches since the start whose answer was not."),
+    "bytes": ("By", "What the query cache takes in memory."),
 }
 _SOURCE = {
     "following": ("", "1 where a source is watched or followed now."),
@@ -75,6 +81,8 @@ class Gauges:
     """Of one of `_SOURCE`."""
     model_info: Callable[[], Iterable[Reading]] = list
     """1 for each model that is loaded, with what computes it in the attributes."""
+    query_cache: Callable[[str], Iterable[Reading]] = lambda what: []
+    """Of hits, misses or bytes; nothing where there is none."""
 
 
 class Telemetry:
@@ -119,7 +127,12 @@ class Telemetry:
         """Register what is read at scrape time. Called once."""
         for name, unit, description, read in (
             ("hearth.model.ready", "", "1 where a model can answer now.", gauges.model_ready),
-            ("hearth.model.info", "", "1 for a loaded model, with its engine, device and attention.", gauges.model_info),
+            (
+                "hearth.model.info",
+                "",
+                "1 for a loaded model, with its engine, device and attention.",
+                gauges.model_info,
+            ),
             ("hearth.model.in_flight", "{request}", "Requests running or waiting in a model.", gauges.model_in_flight),
             ("hearth.model.queued", "{request}", "Requests waiting for a place in a model.", gauges.model_queued),
             ("hearth.worker.restarts", "{restart}", "Restarts of a model's process.", gauges.worker_restarts),
@@ -129,6 +142,9 @@ class Telemetry:
         for what, (unit, description) in _UPKEEP.items():
             of_what = partial(gauges.collection_upkeep, what)
             self._meter.create_observable_gauge(f"hearth.knowledge.{what}", [_observer(of_what)], unit, description)
+        for what, (unit, description) in _CACHE.items():
+            of_what = partial(gauges.query_cache, what)
+            self._meter.create_observable_gauge(f"hearth.query_cache.{what}", [_observer(of_what)], unit, description)
         for what, (unit, description) in _SOURCE.items():
             name = f"hearth.knowledge.source.{what.removesuffix('_seconds')}"
             self._meter.create_observable_gauge(name, [_observer(partial(gauges.source, what))], unit, description)

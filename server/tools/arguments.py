@@ -37,7 +37,7 @@ class Fitting:
 def _read(text: str) -> dict[str, Any]:
     try:
         read = msgspec.json.decode(text) if text.strip() else {}  # some models write nothing for none
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, RecursionError) as error:
         raise Unfit(f"they are not JSON: {error}") from None
     if not isinstance(read, dict):
         raise Unfit(f"they are a JSON {type(read).__name__}, not an object")

@@ -73,7 +73,7 @@ class McpService:
         except asyncio.CancelledError:
             self._aside(self._still_answers())
             raise
-        return msgspec.json.encode(cut(outcome, self._config.output))
+        return msgspec.json.encode(_within(outcome, self._config.output))
 
     async def lasting(self) -> None:
         assert self._session is not None, "it is ready, so it was started"
@@ -260,6 +260,15 @@ def _encoded(offered: list[McpOffered]) -> bytes:
 def _result(outcome: types.CallToolResult) -> Result:
     text = "\n\n".join(map(_text, outcome.content))
     return Result(text, bool(outcome.is_error), outcome.structured_content)
+
+
+def _within(outcome: Result, longest: int) -> Result:
+    """At most `longest` bytes of text, and of structured values, which need not say the same."""
+    outcome = cut(outcome, longest)
+    size = 0 if outcome.structured is None else len(msgspec.json.encode(outcome.structured))
+    if size <= longest:
+        return outcome
+    return Result(f"{outcome.text}\n[cut: its structured values, {size} of at most {longest} bytes]", outcome.error)
 
 
 def _text(block: Any) -> str:

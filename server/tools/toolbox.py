@@ -90,21 +90,21 @@ class Toolbox:
         `among` are the entries whose tools may be called, all unless said. Whatever goes wrong comes back as a Result
         for the model to read. Cancelling the call ends it in the tool too.
         """
-        allowed = [entry for entry in self._entries if among is None or entry in among]
+        allowed = {name: entry for name, entry in self._entries.items() if among is None or name in among}
         try:
             tool = await self._find(name, allowed)
             return await tool.run(_checked(self._fitting[tool.name], arguments))
         except (ToolUnavailable, Unfit) as error:
             return Result(str(error), error=True)
 
-    async def _find(self, name: str, entries: list[str]) -> Tool:
+    async def _find(self, name: str, entries: Mapping[str, Entry]) -> Tool:
         """Raises Unfit where no entry has it, ToolUnavailable where its entry does not start."""
         entry = name.partition("__")[0]
         if entry in entries:
-            tools = await self.tools([entry])
+            tools = self._sound(await entries[entry].tools())
             if (found := next((tool for tool in tools if tool.name == name), None)) is not None:
                 return found
-        known = [tool for each in entries for tool in self._entries[each].state().tools]
+        known = [tool for each in entries.values() for tool in each.state().tools]
         near = difflib.get_close_matches(name, known, n=1)
         guess = f" Did you mean {near[0]}?" if near else ""
         raise Unfit(f"There is no tool {name[:80]}.{guess}")

@@ -52,7 +52,8 @@ class Intake:
                 log.error("%s: files wait, and are tried again: %s", self._shelf.name, error.message)
                 pause = _AGAIN_SECONDS
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._due.wait(), pause)
+                async with asyncio.timeout(pause):
+                    await self._due.wait()
 
     async def drain(self) -> None:
         """Take in everything that waits."""

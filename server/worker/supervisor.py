@@ -38,6 +38,8 @@ from server.worker.frames import (
 State = Literal["stopped", "starting", "ready", "backoff", "failed", "stopping"]
 
 _KEPT_LINES = 20
+_LONGEST_LINE = 4096
+"""Bytes kept of what is printed without an end; of a line, its own end."""
 _INHERITED = ("PATH", "HOME", "LANG", "TMPDIR", "LD_LIBRARY_PATH", "TZ", "VIRTUAL_ENV", "SYSTEMROOT")
 _INHERITED_PREFIXES = ("LC_", "CUDA", "NVIDIA", "OMP_", "TORCH_", "PYTHON")
 
@@ -203,7 +205,8 @@ class Worker:
     async def _await_exit(self, process: asyncio.subprocess.Process, grace: float) -> None:
         for insist in (process.terminate, process.kill):
             try:
-                await asyncio.wait_for(process.wait(), grace)
+                async with asyncio.timeout(grace):
+                    await process.wait()
                 return
             except TimeoutError:
                 with contextlib.suppress(ProcessLookupError):
@@ -343,8 +346,9 @@ class Worker:
         rest = b""
         while data := await process.stdout.read(65536):
             *lines, rest = (rest + data).split(b"\n")
-            for line in (*lines, b""):
-                if text := line.decode("utf-8", "replace").strip():
+            rest = rest[-_LONGEST_LINE:]
+            for line in lines:
+                if text := line[-_LONGEST_LINE:].decode("utf-8", "replace").strip():
                     self._lines.append(text)
                     self._log.debug("%s", text)
         if text := rest.decode("utf-8", "replace").strip():

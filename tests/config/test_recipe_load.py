@@ -505,7 +505,11 @@ def test_a_fault_of_a_variable_names_the_variable(small: Path, name: str, value:
     ("key", "value", "fault"),
     [
         ("server.lissten", "x", 'server: unknown key "lissten", did you mean "listen"?'),
-        ("nonsense", "x", 'unknown key "nonsense"; there are version, server, models, knowledge, assistants, tools, policies'),
+        (
+            "nonsense",
+            "x",
+            'unknown key "nonsense"; there are version, server, models, knowledge, assistants, tools, policies',
+        ),
         ("", "x", 'unknown key ""; there are version, server, models, knowledge, assistants, tools, policies'),
         ("models.gpt-4.1.queue", "x", "models.gpt-4.1.queue: should be a whole number, not text"),
         ("models.gpt-4.2.queue", "1", 'models: the recipe has no model "gpt-4", did you mean "gpt-4.1"?'),

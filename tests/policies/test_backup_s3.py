@@ -6,11 +6,13 @@ from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
+from threading import enumerate as enumerate_threads
 
 import pytest
 
 from config import load
 from server.errors import Conflict, ServiceError
+from server.policies.backup import place as place_room
 from server.policies.backup.job import Backup
 from server.policies.backup.place import Place
 from tests.policies.test_backup import MB, backup, made, noise, originals, restored
@@ -67,6 +69,21 @@ def test_another_runs_lease_keeps_out_until_it_is_over(s3: S3, tmp_path: Path) -
     place.put("lease.json", json.dumps({"owner": "one that died", "until": time.time() - 1}).encode())
     made(recipe)
     assert len(backup(recipe).snapshots()) == 1
+
+
+def test_whose_lease_another_took_changes_nothing_more(s3: S3, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As after a sleep of the machine. The other's lease is not let go of either."""
+    monkeypatch.setattr(place_room, "_RENEW_S", 0.01)
+    recipe = written(tmp_path, s3.spec(s3.bucket("taken")))
+    place, other = place_of(recipe), place_of(recipe)
+    theirs = json.dumps({"owner": "another", "until": time.time() + 100}).encode()
+    with pytest.raises(ServiceError, match=r"lease on .* was lost in the middle"), place.held():
+        other.put("lease.json", theirs)
+        next(each for each in enumerate_threads() if each.name == "lease").join(30)  # it ends when it sees that
+        with pytest.raises(ServiceError, match="was lost"):
+            place.delete(["packs/x.car"])
+        place.put("packs/x.car", b"x")
+    assert other.get("lease.json") == theirs and not other.names("packs")
 
 
 def test_what_was_put_is_there_for_another_machine(s3: S3, tmp_path: Path) -> None:

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -128,3 +128,34 @@ async def test_times_that_did_not_change_do_not_begin_anew(state: State) -> None
         assert [kept.due for kept in keeper] == [first]
     async with Keeper.keeping([Errand(Scheduled(every=timedelta(hours=2)))], state, "here") as keeper:
         assert [kept.due for kept in keeper] != [first]
+
+
+async def test_a_database_that_fails_makes_no_run_begin_again_at_once(
+    state: State, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    errand = Errand(Scheduled(every=timedelta(hours=1)))
+    begun = asyncio.Semaphore(0)
+
+    async def full(history: History, policy: str, attempt: int) -> Run:
+        begun.release()
+        raise ServiceError("The database state.db failed: database or disk is full.")
+
+    async def long_ago(history: History, policy: str, times: str) -> datetime:
+        return datetime.now(UTC) - timedelta(days=1)
+
+    monkeypatch.setattr(History, "since", long_ago)
+    with monkeypatch.context() as broken:
+        broken.setattr(History, "begin", full)
+        async with Keeper.keeping([errand], state, "here") as keeper:
+            [kept] = list(keeper)
+            async with asyncio.timeout(PATIENCE):
+                await begun.acquire()
+            for _ in range(20):
+                await keeper.runs("errand", 1)  # gives the loop its turn
+            assert begun.locked(), "it was not tried again"
+            assert kept.last is not None and kept.last.ended is not None and "disk is full" in (kept.last.error or "")
+            assert kept.due is not None
+            assert (kept.due.at - kept.last.ended, kept.due.attempt) == (timedelta(minutes=1), 2)
+    async with Keeper.keeping([errand], state, "here"):
+        async with asyncio.timeout(PATIENCE):
+            await errand.began.acquire()

@@ -1,5 +1,7 @@
 """When policies run: their times, missed runs, jitter, and tries after a failure."""
 
+import time
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -53,6 +55,29 @@ def test_times_are_of_a_zone_and_its_summer() -> None:
     summer = following(berlin, datetime(2027, 7, 10, tzinfo=UTC), None, "here")
     assert winter == Due(datetime(2027, 1, 10, 1, 30, tzinfo=UTC))
     assert summer == Due(datetime(2027, 7, 10, 0, 30, tzinfo=UTC))
+
+
+@pytest.fixture
+def new_york(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """This machine is there, where clocks go forward on 14 March 2027 and back on 7 November."""
+    with monkeypatch.context() as there:
+        there.setenv("TZ", "America/New_York")
+        time.tzset()
+        yield
+    time.tzset()
+
+
+@pytest.mark.usefixtures("new_york")
+def test_without_a_zone_times_are_of_this_machine_and_its_summer() -> None:
+    nightly, often = Scheduled(at="0 3 * * *"), Scheduled(at="*/20 * * * *")
+    before = datetime(2027, 3, 14, 3, 0, tzinfo=UTC)  # 22:00 in winter, and at 3:00 it is summer
+    assert nightly.cron(before) == datetime(2027, 3, 14, 7, 0, tzinfo=UTC)
+    assert Scheduled(at="@monthly").cron(datetime(2027, 10, 9, tzinfo=UTC)) == datetime(2027, 11, 1, 4, 0, tzinfo=UTC)
+    twice = datetime(2027, 11, 7, 5, 25, tzinfo=UTC)  # 1:25, for the first time
+    assert often.cron(twice) == twice + timedelta(minutes=15)
+    again = twice + timedelta(hours=1)
+    assert often.cron(again) == again + timedelta(minutes=15), "and never in the past"
+    assert often.cron(again + timedelta(minutes=20)) == datetime(2027, 11, 7, 7, 0, tzinfo=UTC)
 
 
 @pytest.mark.parametrize("outcome", ["failed", "lost"])

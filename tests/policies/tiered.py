@@ -43,7 +43,7 @@ class Tiered:
         self.tier = tier
         self.embedder = collection._embedder
         self.now = START
-        spec = TieringSpec.model_construct(cold=place, after=timedelta(days=30))
+        spec = TieringSpec.model_construct(cold=place, after=timedelta(days=30), collections=None)
         self.policy = TieringPolicy(spec, folder, state, {NAME: tier})
 
     async def run(self, days: float = 0.0) -> Report:
@@ -75,6 +75,7 @@ async def tiered(
     weak: float = 0.4,
     files: Path | None = None,
     cache: QueryCache | None = None,
+    dimension: int = 64,
 ) -> AsyncIterator[Tiered]:
     """The collection under `folder`, open until the block ends; `salt` makes its model another one."""
     place = place or folder / "cold"
@@ -88,7 +89,7 @@ async def tiered(
     async with State.open(folder / "state.db") as state:
         tier = Tier(place, Catalogue(state, NAME, clock=lambda: each.now), weak=weak, language="english")
         at = folder / "knowledge" / NAME
-        collection = Collection(NAME, spec, HashEmbedder(salt=salt), at, tier=tier, cache=cache)
+        collection = Collection(NAME, spec, HashEmbedder(salt=salt, dimension=dimension), at, tier=tier, cache=cache)
         each = Tiered(collection, tier, state, folder, place)
         async with collection:
             yield each

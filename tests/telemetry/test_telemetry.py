@@ -44,7 +44,9 @@ def collector() -> Iterator[tuple[str, list[ExportMetricsServiceRequest]]]:
 
 
 def recorded(telemetry: Telemetry) -> None:
-    telemetry.watch(Gauges(lambda: [(1.0, {"hearth.model": "m"})], list, list, list, list, lambda what: [], lambda what: []))
+    telemetry.watch(
+        Gauges(lambda: [(1.0, {"hearth.model": "m"})], list, list, list, list, lambda what: [], lambda what: [])
+    )
     for elapsed in (0.001, 0.0011, 3.0, 1000.0):
         telemetry.request.model(elapsed, "m", "chat")
     telemetry.request.model(0.5, "m", "chat", "overloaded")

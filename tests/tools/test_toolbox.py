@@ -14,6 +14,7 @@ from server.tools.result import Result
 from server.tools.toolbox import Toolbox
 from tests.tools.conftest import Open, nothing_found
 
+DEEP = "maximum recursion depth exceeded while deserializing an object"
 ADD = '  add: {python: "plain:add"}\n'
 
 
@@ -22,6 +23,7 @@ ADD = '  add: {python: "plain:add"}\n'
     ("name", "arguments", "told"),
     [
         ("add", '{"a": ', "The arguments do not fit: they are not JSON: Input data was truncated."),
+        ("add", "[" * 100_000, f"The arguments do not fit: they are not JSON: {DEEP}."),
         ("add", "[1]", "The arguments do not fit: they are a JSON list, not an object."),
         ("add", '{"a": "1"}', 'The arguments do not fit: a: "1" is not of type "integer".'),
         ("add", "", 'The arguments do not fit: "a" is a required property.'),

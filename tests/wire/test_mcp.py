@@ -119,6 +119,8 @@ def test_messages_are_answered_as_json_rpc_has_it(tooled: Tooled) -> None:
     assert ask({"jsonrpc": "2.0", "method": "notifications/initialized"}).status_code == 202
     both = ask([{"jsonrpc": "2.0", "id": "a", "method": "ping"}, {"jsonrpc": "2.0", "id": "b", "method": "nope"}])
     assert [each.get("result", each.get("error", {}).get("code")) for each in both.json()] == [{}, -32601]
+    many = ask([{"jsonrpc": "2.0", "id": number, "method": "ping"} for number in range(21)]).json()["error"]
+    assert many["code"] == -32600 and "at most 20" in many["message"]
     assert ask("{").json()["error"]["code"] == -32700
     assert ask({"id": 3, "method": "ping"}).json()["error"]["code"] == -32600
     assert ask({"jsonrpc": "2.0", "id": 4, "method": "tools/call", "params": {}}).json()["error"]["code"] == -32602

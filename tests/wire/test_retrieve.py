@@ -208,6 +208,15 @@ def test_an_earlier_version_is_searched_as_it_was(knowing: Live) -> None:
     assert now["index_version"]["plants"] > before["plants"]
 
 
+def test_tiers_that_are_not_there_are_refused(knowing: Live) -> None:
+    asked: dict[str, Any] = {"collections": ["plants"], "mode": "vector"}
+    assert page(knowing, **asked, tiers=["hot", "warm"])["data"] == page(knowing, **asked)["data"]
+    for tiers in (["cold"], ["warm", "cold"], ["tepid"], []):
+        reply = ask(knowing, **asked, tiers=tiers)
+        assert reply.status_code == 400
+        assert reply.json()["error"]["param"].startswith("tiers")
+
+
 @pytest.mark.parametrize("as_of", [999_999, {"plants": 999_999}, {"animals": 1}])
 def test_a_version_that_is_not_there_is_refused(knowing: Live, as_of: object) -> None:
     reply = ask(knowing, collections=["plants"], as_of=as_of)

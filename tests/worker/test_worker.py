@@ -56,6 +56,14 @@ async def test_leaving_a_call_cancels_it_in_the_child() -> None:
         assert await collect(one, b"cancelled") == [b"1"]
 
 
+async def test_what_is_printed_without_an_end_takes_no_memory() -> None:
+    async with worker() as one:
+        await one.wait_ready(30)
+        with pytest.raises(WorkerLost, match=r"exit code 7: x+") as lost:
+            await collect(one, b"exit 3000000")
+        assert len(str(lost.value)) < 5000
+
+
 @pytest.mark.parametrize(("command", "why"), [(b"exit", "exit code 7"), (b"kill", "SIGKILL"), (b"raise", "a bug")])
 async def test_a_crash_loses_the_calls_in_flight_and_the_worker_comes_back(command: bytes, why: str) -> None:
     async with worker() as one:

@@ -42,7 +42,7 @@ class _Options(msgspec.Struct, kw_only=True):
     n_predict: Annotated[int, Meta(ge=-2)] = -1
     stream: bool = False
     temperature: Annotated[float, Meta(ge=0)] | None = None
-    top_k: Annotated[int, Meta(ge=0)] | None = None
+    top_k: Annotated[int, Meta(ge=0, le=2**31 - 1)] | None = None
     top_p: Probability | None = None
     min_p: Probability | None = None
     presence_penalty: Penalty | None = None

@@ -6,6 +6,7 @@ from typing import Any
 
 import msgspec
 
+from server.api.attached import unsearched
 from server.api.chat_asked import asked_of, check
 from server.api.decode import whole
 from server.api.ollama.wire import (
@@ -47,7 +48,8 @@ def target_of(runtime: Runtime, model: str) -> Target:
 
 def of_chat(asked: OllamaChatRequest, target: Target) -> Wanted:
     """Raises InvalidValue or UnsupportedParameter for what is wrong or would be lost."""
-    return _wanted(asked, target, messages_of(asked.messages), asked.tools)
+    tools = asked.tools if asked.messages else unsearched(asked.tools)
+    return _wanted(asked, target, messages_of(asked.messages), tools)
 
 
 async def of_prompt(asked: OllamaGenerateRequest, target: Target) -> Wanted:

@@ -7,9 +7,9 @@ one field names what another has, is said in words beside the field.
 
 from server.api.precise import chat, knowledge, llamacpp, messages, ollama, responses, vectors
 from server.api.precise.forms import Schema, absent, either
-from server.api.precise.knowledge import declared_filter
+from server.api.precise.knowledge import LOCAL_TIERS, declared_filter
 
-__all__ = ["FIELDS", "LACKING", "NAMED", "RULES", "Schema", "absent", "declared_filter", "either"]
+__all__ = ["FIELDS", "LACKING", "LOCAL_TIERS", "NAMED", "RULES", "Schema", "absent", "declared_filter", "either"]
 
 FIELDS: dict[str, dict[str, Schema]] = {
     **chat.FIELDS,

@@ -26,18 +26,12 @@ FILE_SEARCH: Schema = {"description": "At most one, and none beside `retrieval`.
     },
 )
 
-TOOLS = optional(
-    array(
-        {
-            "anyOf": [
-                object_with({"type": enum("function"), "function": FUNCTION}),
-                FILE_SEARCH,
-                {"type": "object", "properties": {"type": FOREIGN}},
-            ]
-        },
-        least=0,
-    )
+_A_TOOL = object_with({"type": enum("function"), "function": FUNCTION})
+TOOLS = optional(array({"anyOf": [_A_TOOL, FILE_SEARCH, {"type": "object", "properties": {"type": FOREIGN}}]}, least=0))
+UNSEARCHED_TOOLS = optional(
+    array({"anyOf": [_A_TOOL, {"type": "object", "properties": {"type": {"not": enum("function")}}}]}, least=0)
 )
+"""Tools of a request with which nothing is searched, so that a `file_search` is passed over as well."""
 CHOICES = enum("none", "auto", "required")
 MODE = enum("auto", "required")
 _A_FUNCTION = object_with({"type": enum("function"), "function": HAS_NAME})

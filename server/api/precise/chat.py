@@ -10,6 +10,7 @@ from server.api.precise.asking import (
     TOOL_CHOICE,
     TOOLS,
     UNFORCED,
+    UNSEARCHED_TOOLS,
 )
 from server.api.precise.forms import IDS, SOME, TEXT, Schema, absent, array, either, enum, exactly_one, optional
 
@@ -29,8 +30,8 @@ FIELDS: dict[str, dict[str, Schema]] = {
         **GENERATION,
         "prompt": {"anyOf": [SOME, array(SOME), IDS, array(IDS)]},
     },
-    "TokenizeRequest": {"tools": TOOLS, "chat_template_kwargs": KWARGS},
-    "ApplyTemplateRequest": {"tools": TOOLS, "chat_template_kwargs": KWARGS},
+    "TokenizeRequest": {"tools": UNSEARCHED_TOOLS, "chat_template_kwargs": KWARGS},
+    "ApplyTemplateRequest": {"tools": UNSEARCHED_TOOLS, "chat_template_kwargs": KWARGS},
 }
 
 RULES: dict[str, list[Schema]] = {

@@ -69,7 +69,7 @@ RULES: dict[str, list[Schema]] = {
                 {
                     "properties": {
                         "when": enum("never"),
-                        **{name: absent() for name in ("collections", "k", "filters", "ranking_options")},
+                        **{name: absent() for name in ("collections", "k", "filters", "ranking_options", "tiers")},
                     },
                 },
             ]
@@ -87,6 +87,9 @@ RULES: dict[str, list[Schema]] = {
     "HybridWeights": [_WEIGHED],
     "HybridSearch": [_WEIGHED],
 }
+
+LOCAL_TIERS = optional(array(enum("hot", "warm")))
+"""The `tiers` of a search where nothing has a cold one."""
 
 NAMED: dict[str, Schema] = _filter("OpenFilter", _comparisons(_OPEN_KEY, [_LONG, _NUMBER, BOOL]))
 

@@ -3,7 +3,7 @@
 import msgspec
 
 from server.api.ollama.wire import OllamaOptions
-from server.api.precise.asking import TOOLS
+from server.api.precise.asking import TOOLS, UNSEARCHED_TOOLS
 from server.api.precise.forms import BOOL, OBJECT, SOME, Schema, absent, enum, object_with, optional, ref
 
 _SETTINGS: dict[str, Schema] = {
@@ -12,7 +12,7 @@ _SETTINGS: dict[str, Schema] = {
 }
 
 FIELDS: dict[str, dict[str, Schema]] = {
-    "OllamaChatRequest": {**_SETTINGS, "tools": TOOLS, "format": optional(enum("", "json"), OBJECT)},
+    "OllamaChatRequest": {**_SETTINGS, "tools": UNSEARCHED_TOOLS, "format": optional(enum("", "json"), OBJECT)},
     "OllamaGenerateRequest": {
         **_SETTINGS,
         "format": optional(enum("", "json"), OBJECT),
@@ -23,6 +23,7 @@ FIELDS: dict[str, dict[str, Schema]] = {
 }
 
 RULES: dict[str, list[Schema]] = {
+    "OllamaChatRequest": [{"anyOf": [{"properties": {"messages": {"maxItems": 0}}}, {"properties": {"tools": TOOLS}}]}],
     "OllamaShowRequest": [{"anyOf": [object_with({name: SOME}) for name in ("model", "name")]}],
 }
 

@@ -9,6 +9,7 @@ from server.api.responses.wire import (
     FunctionCallItem,
     McpCallItem,
     OutputMessage,
+    OutputRefusal,
     OutputText,
     ReasoningItem,
     ReasoningText,
@@ -18,7 +19,7 @@ from server.api.responses.wire import (
 from server.api.wire import Annotation, TokenLogprob
 
 Item = OutputMessage | FunctionCallItem | ReasoningItem | McpCallItem | FileSearchItem
-ContentPart = OutputText | ReasoningText
+ContentPart = OutputText | OutputRefusal | ReasoningText
 
 
 class ResponseEvent(msgspec.Struct, tag_field="type", frozen=True):
@@ -103,6 +104,20 @@ class OutputTextDone(ResponseEvent, frozen=True, tag="response.output_text.done"
     content_index: int
     text: str
     logprobs: list[TokenLogprob]
+
+
+class RefusalDelta(ResponseEvent, frozen=True, tag="response.refusal.delta"):
+    item_id: str
+    output_index: int
+    content_index: int
+    delta: str
+
+
+class RefusalDone(ResponseEvent, frozen=True, tag="response.refusal.done"):
+    item_id: str
+    output_index: int
+    content_index: int
+    refusal: str
 
 
 class AnnotationAdded(ResponseEvent, frozen=True, tag="response.output_text.annotation.added"):
@@ -205,6 +220,8 @@ StreamedEvent = (
     | OutputTextDelta
     | AnnotationAdded
     | OutputTextDone
+    | RefusalDelta
+    | RefusalDone
     | ContentPartDone
     | FunctionCallArgumentsDelta
     | FunctionCallArgumentsDone

@@ -60,7 +60,7 @@ class CreateResponse(msgspec.Struct):
     presence_penalty: Penalty | None = None
     frequency_penalty: Penalty | None = None
     top_logprobs: Annotated[int, Meta(ge=0, le=20)] | None = None
-    top_k: Annotated[int, Meta(ge=0)] | None = None
+    top_k: Annotated[int, Meta(ge=0, le=2**31 - 1)] | None = None
     min_p: Probability | None = None
     repetition_penalty: Annotated[float, Meta(gt=0, le=10)] | None = None
     seed: int | None = None
@@ -102,10 +102,16 @@ class OutputText(msgspec.Struct, tag_field="type", tag="output_text"):
     logprobs: list[TokenLogprob] = []
 
 
+class OutputRefusal(msgspec.Struct, tag_field="type", tag="refusal"):
+    """Why there is no answer of the form that was wanted."""
+
+    refusal: str
+
+
 class OutputMessage(msgspec.Struct, tag_field="type", tag="message"):
     id: str
     status: ItemStatus
-    content: list[OutputText]
+    content: list[OutputText | OutputRefusal]
     role: Literal["assistant"] = "assistant"
 
 

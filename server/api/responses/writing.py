@@ -23,6 +23,7 @@ from server.api.responses.wire import (
     McpCallItem,
     OutputItem,
     OutputMessage,
+    OutputRefusal,
     OutputText,
     ReasoningItem,
     ReasoningText,
@@ -52,8 +53,9 @@ class _Open(Protocol):
 
 
 class _Message:
-    def __init__(self, index: int, number: "count[int]", begins: int) -> None:
-        """`begins` is how many characters the answer had before."""
+    def __init__(self, index: int, number: "count[int]", begins: int, *, refusal: bool = False) -> None:
+        """`begins` is how many characters the answer had before; with `refusal` there is none."""
+        self._refusal = refusal
         self._id = fresh("message")
         self._begins = begins
         self._index = index
@@ -64,13 +66,17 @@ class _Message:
 
     def open(self) -> list[ResponseEvent]:
         item = OutputMessage(self._id, "in_progress", [])
+        part = OutputRefusal("") if self._refusal else OutputText("")
         return [
             events.OutputItemAdded(next(self._number), self._index, item),
-            events.ContentPartAdded(next(self._number), self._id, self._index, 0, OutputText("")),
+            events.ContentPartAdded(next(self._number), self._id, self._index, 0, part),
         ]
 
     def add(self, text: str, logprobs: Sequence[Scored], citations: Sequence[Cited]) -> list[ResponseEvent]:
         added: list[ResponseEvent] = []
+        if self._refusal:
+            self._texts.append(text)
+            return [events.RefusalDelta(next(self._number), self._id, self._index, 0, text)]
         if text or logprobs:
             scored = [token_logprob(token) for token in logprobs]
             self._texts.append(text)
@@ -91,9 +97,19 @@ class _Message:
         return added
 
     def close(self, status: ItemStatus) -> tuple[list[ResponseEvent], OutputItem]:
+        if self._refusal:
+            return self._refused(status)
         part = OutputText("".join(self._texts), self._annotations, self._logprobs)
         closing: list[ResponseEvent] = [
             events.OutputTextDone(next(self._number), self._id, self._index, 0, part.text, part.logprobs),
+            events.ContentPartDone(next(self._number), self._id, self._index, 0, part),
+        ]
+        return closing, OutputMessage(self._id, status, [part])
+
+    def _refused(self, status: ItemStatus) -> tuple[list[ResponseEvent], OutputItem]:
+        part = OutputRefusal("".join(self._texts))
+        closing: list[ResponseEvent] = [
+            events.RefusalDone(next(self._number), self._id, self._index, 0, part.refusal),
             events.ContentPartDone(next(self._number), self._id, self._index, 0, part),
         ]
         return closing, OutputMessage(self._id, status, [part])
@@ -336,7 +352,7 @@ class Writer:
         opened: list[ResponseEvent] = []
         if not isinstance(message := self._open, _Message):
             opened = self._close("completed")
-            message = self._open = _Message(len(self._output), self._number, self._said)
+            message = self._open = _Message(len(self._output), self._number, self._said, refusal=part.refusal)
             opened += message.open()
         self._said += len(part.text)
         return opened + message.add(part.text, part.logprobs, part.citations)

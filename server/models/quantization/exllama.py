@@ -13,6 +13,7 @@ import subprocess
 import sys
 from collections import deque
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -188,6 +189,9 @@ def _convert(form: str, said: list[str], surroundings: dict[str, str], layers: i
     except BaseException:
         _stop(process)
         raise
+    finally:
+        assert process.stdout is not None
+        process.stdout.close()
     if ended != 0:
         raise QuantizeError("\n".join([f"{_ENGINES[form]}'s converter ended with exit code {ended}:", *last]))
     return list(last)
@@ -195,9 +199,11 @@ def _convert(form: str, said: list[str], surroundings: dict[str, str], layers: i
 
 def _stop(process: "subprocess.Popen[str]") -> None:
     """Ask the converter to end, so that its work folder is whole, and see that it does."""
-    os.killpg(process.pid, signal.SIGINT)
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGINT)
     try:
         process.wait(_PATIENCE_S)
     except subprocess.TimeoutExpired:
-        os.killpg(process.pid, signal.SIGKILL)
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
         process.wait()

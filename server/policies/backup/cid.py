@@ -46,4 +46,8 @@ def parse(text: str) -> Cid:
     if not text.startswith("b"):
         raise ValueError(f"{text[:80]!r} is no CID in base 32")
     letters = text[1:].upper()
-    return from_binary(base64.b32decode(letters + "=" * (-len(letters) % 8)))
+    try:
+        data = base64.b32decode(letters + "=" * (-len(letters) % 8))
+    except ValueError:
+        raise ValueError(f"{text[:80]!r} is no CID in base 32") from None
+    return from_binary(data)

@@ -139,7 +139,9 @@ class Backup:
             with Node(ipfs) as node:
                 node.forget([there[place] for place in places], rest)
         packs.drop(unused)
-        self._place.delete([*packs.unfinished(), *snapshots.unfinished(self._place)])
+        self._place.delete(
+            [*packs.unfinished({pack for each in rest for pack in each.packs}), *snapshots.unfinished(self._place)]
+        )
         return gone, len(unused)
 
     def _progress(self, progress: Progress) -> None:

@@ -5,7 +5,6 @@ A file that has the place, the size and the time that it had in the last snapsho
 
 import hashlib
 import io
-import sys
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -236,16 +235,22 @@ class _Buffers:
         return buffer[:filled]
 
     def _free(self) -> bytearray:
-        """One that nothing looks at: every view of a bytearray holds a reference to it."""
+        """One that nothing looks at any more."""
         for buffer in self._all:
-            if sys.getrefcount(buffer) == _UNUSED:
+            if _is_unseen(buffer):
                 return buffer
         self._all.append(bytearray(_SEGMENT))
         return self._all[-1]
 
 
-_UNUSED = 3
-"""References to a buffer of `_Buffers` without views: the list's, the loop's, and getrefcount's own."""
+def _is_unseen(buffer: bytearray) -> bool:
+    """Whether no view of it is left: as long as there is one, its length cannot change."""
+    try:
+        buffer.append(0)
+    except BufferError:
+        return False
+    buffer.pop()
+    return True
 
 
 def _leaves(segment: "memoryview[int]") -> list[tuple[Cid, "memoryview[int]"]]:

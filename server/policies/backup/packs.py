@@ -7,18 +7,18 @@ backup.
 
 import hashlib
 import sqlite3
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Self
 
 import msgspec
 
-from server.errors import ServiceError
+from server.errors import HearthError, ServiceError
 from server.policies.backup import car
 from server.policies.backup import cid as cids
 from server.policies.backup.cid import Cid
-from server.policies.backup.place import Place
+from server.policies.backup.place import Place, is_half
 from server.policies.backup.seal import Seal
 from server.policies.backup.unixfs import LEAF, as_file
 
@@ -35,6 +35,8 @@ _TABLES = (
     "CREATE TABLE IF NOT EXISTS pushed (node TEXT NOT NULL, pack TEXT NOT NULL, PRIMARY KEY (node, pack)) "
     "WITHOUT ROWID",
 )
+_BUSY_S = 30.0
+"""How long another process, such as one that verifies, may hold the index."""
 _OPEN_PACKS = 2
 _READ_AHEAD = 16 * LEAF
 
@@ -65,8 +67,8 @@ class Packs:
     def __init__(self, place: Place, seal: Seal, index: Path) -> None:
         self._place = place
         self._seal = seal
-        index.parent.mkdir(parents=True, exist_ok=True)
-        self._index = sqlite3.connect(index, isolation_level=None)
+        self._file = index
+        self._index = _connected(index)
         self._open: dict[str, bytes] = {}
         self._pending: list[tuple[Cid, bytes | memoryview[int]]] = []
         self._users: list[set[str]] = []
@@ -80,10 +82,23 @@ class Packs:
         """Bytes put at the place since this was made."""
 
     def __enter__(self) -> Self:
+        try:
+            self._begin()
+        except sqlite3.DatabaseError as fault:
+            if type(fault) is not sqlite3.DatabaseError:  # one that is locked, or has no room, is sound
+                raise
+            # Power was lost in the middle of a write, perhaps. The place says it all again.
+            self._index.close()
+            for ending in ("", "-wal", "-shm"):
+                self._file.with_name(self._file.name + ending).unlink(missing_ok=True)
+            self._index = _connected(self._file)
+            self._begin()
+        return self
+
+    def _begin(self) -> None:
         for statement in ("PRAGMA journal_mode = WAL", "PRAGMA synchronous = OFF", *_TABLES):
             self._index.execute(statement)
         self._catch_up()
-        return self
 
     def __exit__(self, *_: object) -> None:
         self._thread.shutdown(wait=True, cancel_futures=True)
@@ -95,17 +110,43 @@ class Packs:
         return frozenset(name for (name,) in self._index.execute("SELECT name FROM pack"))
 
     def _catch_up(self) -> None:
-        """Make the index agree with what lies at the place: by names and sizes, reading no pack."""
-        there = self._place.names(FOLDER)
-        tables = {_name(path): path for path in there if path.endswith(f".idx{self._seal.suffix}")}
+        """Make the index agree with what lies at the place: by names and sizes, reading no pack but for a lost table.
+
+        What is known is asked before what is there: another process may be adding packs, and it notes each after it put
+        it, so that none is forgotten that has just come.
+        """
         known = dict(self._index.execute("SELECT name, bytes FROM pack"))
+        there = self._place.names(FOLDER)
+        tables = {_name(path) for path in there if path.endswith(f".idx{self._seal.suffix}")}
         whole = {name for name in tables if there.get(self.path(name)) == known.get(name, -1)}
         for name in known.keys() - whole:
             self._forget(name)
-        for name in tables.keys() - whole:
-            contents = _contents.decode(self._seal.open(self._place.get(tables[name]), tables[name]))
-            if there.get(self.path(name)) == contents.size:
+        for name in sorted(name for name in tables - whole if self.path(name) in there):
+            contents: Contents | None
+            try:
+                contents = self._told(name)
+            except (msgspec.MsgspecError, ServiceError):
+                contents = self._read_again(name)
+            if contents is not None and there[self.path(name)] == contents.size:
                 self._know(name, contents)
+
+    def _told(self, name: str) -> Contents:
+        """What a pack's table says. Raises msgspec.MsgspecError or ServiceError where it is damaged."""
+        path = self.table(name)
+        return _contents.decode(self._seal.open(self._place.get(path), path))
+
+    def _read_again(self, name: str) -> Contents | None:
+        """What a pack says of itself, for a table that is damaged; None where the pack is so too."""
+        closed = self._place.get(self.path(name))
+        data = self._seal.open(closed, self.path(name))
+        try:
+            blocks = [(cid.binary, begin, len(block)) for cid, begin, block in car.blocks(memoryview(data))]
+        except ValueError:
+            return None
+        return Contents(len(closed), blocks, self._as_it_lies(closed))
+
+    def _as_it_lies(self, closed: bytes) -> str:
+        return str(as_file(closed, lambda cid, block: None).cid) if self._seal.suffix else ""
 
     def path(self, name: str) -> str:
         return f"{FOLDER}/{name}.car{self._seal.suffix}"
@@ -174,7 +215,7 @@ class Packs:
         as_it_lies = ""
         if self._seal.suffix:
             closed = self._seal.close(b"".join(parts))
-            as_it_lies = str(as_file(closed, lambda cid, block: None).cid)
+            as_it_lies = self._as_it_lies(closed)
             parts = [closed]
         contents = Contents(sum(map(len, parts)), _laid_out(pending), as_it_lies)
         self._place.put_parts(self.path(name), parts)
@@ -228,6 +269,20 @@ class Packs:
             self._open[pack] = self._seal.open(self._place.get(self.path(pack)), self.path(pack))
         return self._open[pack][begin : begin + length]
 
+    def bad_tables(self, names: Iterable[str]) -> Iterator[tuple[str, str]]:
+        """The tables of these packs that another machine could not use, with the reason. Each is read anew."""
+        for name in names:
+            try:
+                contents = self._told(name)
+            except msgspec.MsgspecError as fault:
+                yield self.table(name), f"the pack's table is damaged: {fault}"
+            except HearthError as fault:
+                yield self.table(name), fault.message
+            else:
+                rows = "SELECT block.cid, begin, size FROM block JOIN pack ON number = pack WHERE name = ?"
+                if {*map(tuple, contents.blocks)} != {*self._index.execute(rows, (name,))}:
+                    yield self.table(name), "the pack's table is damaged: it is not what the pack holds"
+
     def whole(self, name: str) -> bytes:
         """A pack as it lies at the place."""
         return self._place.get(self.path(name))
@@ -253,10 +308,18 @@ class Packs:
             self._forget(name)
             self._place.delete([self.table(name), self.path(name)])
 
-    def unfinished(self) -> list[str]:
-        """Files of packs that were never finished."""
-        names = self.names
-        return [path for path in self._place.names(FOLDER) if _name(path) not in names]
+    def unfinished(self, named: Collection[str]) -> list[str]:
+        """Files of packs that were never finished.
+
+        None of a pack in `named`, and none of before a change of encryption: this knows nothing of those.
+        """
+        endings = (f".car{self._seal.suffix}", f".idx{self._seal.suffix}")
+        whole = self.names.union(named)
+        return [
+            path
+            for path in self._place.names(FOLDER)
+            if is_half(path) or (path.endswith(endings) and _name(path) not in whole)
+        ]
 
     # ---- the index --------------------------------------------------------------------------------------------------
 
@@ -267,20 +330,31 @@ class Packs:
         return None if row is None else Found(*row)
 
     def _know(self, name: str, contents: Contents) -> None:
-        self._index.execute("BEGIN")
-        made = self._index.execute(
-            "INSERT INTO pack (name, bytes, cid) VALUES (?, ?, ?)", (name, contents.size, contents.cid)
-        )
-        rows = ((cid, made.lastrowid, begin, size) for cid, begin, size in contents.blocks)
-        self._index.executemany("INSERT OR REPLACE INTO block VALUES (?, ?, ?, ?)", rows)
-        self._index.execute("COMMIT")
+        """Another process may know it already, from its table."""
+        with self._index:
+            self._index.execute("BEGIN IMMEDIATE")
+            [(number,)] = self._index.execute(
+                "INSERT INTO pack (name, bytes, cid) VALUES (?, ?, ?) ON CONFLICT (name) "
+                "DO UPDATE SET bytes = excluded.bytes, cid = excluded.cid RETURNING number",
+                (name, contents.size, contents.cid),
+            ).fetchall()
+            rows = ((cid, number, begin, size) for cid, begin, size in contents.blocks)
+            self._index.executemany("INSERT OR REPLACE INTO block VALUES (?, ?, ?, ?)", rows)
 
     def _forget(self, name: str) -> None:
-        self._index.execute("BEGIN")
-        self._index.execute("DELETE FROM block WHERE pack = (SELECT number FROM pack WHERE name = ?)", (name,))
-        self._index.execute("DELETE FROM pack WHERE name = ?", (name,))
-        self._index.execute("DELETE FROM pushed WHERE pack = ?", (name,))
-        self._index.execute("COMMIT")
+        with self._index:
+            self._index.execute("BEGIN IMMEDIATE")
+            self._index.execute("DELETE FROM block WHERE pack = (SELECT number FROM pack WHERE name = ?)", (name,))
+            self._index.execute("DELETE FROM pack WHERE name = ?", (name,))
+            self._index.execute("DELETE FROM pushed WHERE pack = ?", (name,))
+
+
+def _connected(index: Path) -> sqlite3.Connection:
+    try:
+        index.parent.mkdir(parents=True, exist_ok=True)
+        return sqlite3.connect(index, timeout=_BUSY_S, isolation_level=None)
+    except (OSError, sqlite3.Error) as fault:
+        raise ServiceError(f"The index {index} of the backup cannot be opened: {fault}") from fault
 
 
 def _laid_out(pending: Sequence[tuple[Cid, "bytes | memoryview[int]"]]) -> list[tuple[bytes, int, int]]:

@@ -36,6 +36,8 @@ class Place:
     def __init__(self, where: Path | Bucket) -> None:
         self.where = where
         self._store: Any = _folder(where) if isinstance(where, Path) else _bucket(where)
+        self._lost: str | None = None
+        """Why the lease that `held` took is another's now, perhaps."""
 
     def __str__(self) -> str:
         return str(self.where) if isinstance(self.where, Path) else self.where.url
@@ -45,7 +47,7 @@ class Place:
 
     def put_parts(self, name: str, parts: "Sequence[bytes | memoryview[int]]") -> None:
         """One file of several parts, which a folder takes as they are."""
-        with self._faults():
+        with self._changing():
             if isinstance(self.where, Path):
                 _write(self.where / name, parts)
             else:
@@ -53,7 +55,7 @@ class Place:
 
     def make(self, name: str, data: bytes) -> bool:
         """Put what is not there yet; False where it is."""
-        with self._faults():
+        with self._changing():
             try:
                 obstore.put(self._store, name, data, mode="create", use_multipart=False)
             except faults.AlreadyExistsError:
@@ -76,10 +78,9 @@ class Place:
             return {each["path"]: each["size"] for page in obstore.list(self._store, prefix) for each in page}
 
     def delete(self, names: list[str]) -> None:
-        with self._faults():
-            for name in names:
-                with contextlib.suppress(faults.NotFoundError):
-                    obstore.delete(self._store, name)
+        for name in names:
+            with self._changing(), contextlib.suppress(faults.NotFoundError):
+                obstore.delete(self._store, name)
 
     def settle(self, names: list[str]) -> None:
         """Return once these outlast a loss of power; a bucket's store has seen to it."""
@@ -106,54 +107,62 @@ class Place:
         try:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
+            except BlockingIOError:
                 raise Conflict(f"Another run is changing the backup in {self}.") from None
+            except OSError as fault:
+                raise ServiceError(f"{self} cannot be locked: {fault.strerror}") from fault
             yield
         finally:
             os.close(file)
 
     @contextmanager
     def _leased(self) -> Iterator[None]:
-        """By an object that says until when, renewed while the block lasts."""
+        """By an object that says until when, renewed while the block lasts. Once it is lost nothing is changed here."""
         self.probe()
         owner = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
         tag = self._lease(owner)
         over = threading.Event()
-        lost: list[str] = []
+        self._lost = None
 
         def renew() -> None:
             nonlocal tag
+            until = time.monotonic() + _LEASE_S
             while not over.wait(_RENEW_S):
                 try:
                     tag = self._write_lease(owner, {"e_tag": tag})
+                    until = time.monotonic() + _LEASE_S
                 except (faults.BaseError, OSError) as fault:
-                    lost.append(str(fault))
-                    return
+                    # Whoever wrote it has it; anything else may pass before it runs out.
+                    if isinstance(fault, faults.PreconditionError) or time.monotonic() + _RENEW_S > until:
+                        self._lost = _first_line(fault)
+                        return
 
         keeper = threading.Thread(target=renew, name="lease", daemon=True)
         keeper.start()
         try:
             yield
-            if lost:
-                raise ServiceError(f"The lease on {self} was lost in the middle of the run: {lost[0]}")
+            self._refuse_lost()
         finally:
             over.set()
             keeper.join()
             with contextlib.suppress(ServiceError, NotFound):
-                self.delete([_LEASE])
+                self.delete([_LEASE])  # nothing where it is another's
+
+    def _refuse_lost(self) -> None:
+        if self._lost is not None:
+            raise ServiceError(f"The lease on {self} was lost in the middle of the run: {self._lost}")
 
     def _lease(self, owner: str) -> str:
-        try:
+        with self._faults(), contextlib.suppress(faults.AlreadyExistsError):
             return self._write_lease(owner, "create")
-        except faults.AlreadyExistsError:
-            pass
         with self._faults():
             found = obstore.get(self._store, _LEASE)
             tag, told = found.meta["e_tag"], json.loads(bytes(found.bytes()))
         if told["until"] > time.time():
             raise Conflict(f"Another run is changing the backup in {self}: {told['owner']}.")
         try:
-            return self._write_lease(owner, {"e_tag": tag})
+            with self._faults():
+                return self._write_lease(owner, {"e_tag": tag})
         except faults.PreconditionError:
             raise Conflict(f"Another run has just begun to change the backup in {self}.") from None
 
@@ -184,15 +193,22 @@ class Place:
             yield
         except (faults.NotFoundError, FileNotFoundError) as fault:
             raise NotFound(f"{self} lacks what is asked for: {_first_line(fault)}") from fault
-        except faults.AlreadyExistsError:
+        except (faults.AlreadyExistsError, faults.PreconditionError):
             raise
         except (faults.BaseError, OSError) as fault:
             raise ServiceError(f"{self}: {_first_line(fault)}") from fault
 
+    @contextmanager
+    def _changing(self) -> Iterator[None]:
+        """As `_faults`, and only while this is the one that may."""
+        self._refuse_lost()
+        with self._faults():
+            yield
+
 
 def _folder(path: Path) -> Any:
     try:
-        path.mkdir(parents=True, exist_ok=True)
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)  # what is copied may be nobody else's to read
         return LocalStore(prefix=path)
     except (OSError, faults.BaseError) as fault:
         raise ServiceError(f"The folder {path} cannot be used: {_first_line(fault)}") from fault
@@ -206,6 +222,11 @@ def _bucket(spec: Bucket) -> Any:
         options["access_key_id"] = spec.access_key
         options["secret_access_key"] = spec.secret_key.get_secret_value()
     return S3Store(spec.name, prefix=spec.prefix or None, client_options={"allow_http": True}, **options)
+
+
+def is_half(name: str) -> bool:
+    """Whether what is called so was left by a process that was killed before it was whole."""
+    return name.rpartition("/")[2].startswith(".")
 
 
 def _write(path: Path, parts: "Sequence[bytes | memoryview[int]]") -> None:

@@ -1,5 +1,6 @@
 """Puts files of a snapshot back where they were. What they replace is kept beside, never deleted."""
 
+import shutil
 import sqlite3
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
@@ -16,6 +17,8 @@ from server.policies.backup.sources import STATE
 _FOLDERS = ("knowledge", "vector_stores", "files")
 """What is put back as whole folders: a file that the snapshot lacks may not stay among those that it has."""
 
+_SCRATCH = ".restoring-"
+
 
 def in_place(backup: Backup, snapshot: Snapshot, files: list[File], data: Path) -> list[str]:
     """Restore `files` to where they were; returns sentences on what was done.
@@ -24,6 +27,7 @@ def in_place(backup: Backup, snapshot: Snapshot, files: list[File], data: Path) 
     Raises InvalidValue for parts that only make sense together.
     """
     folders, single, state = _sorted(files)
+    _refuse_parts(folders, _sorted(snapshot.files)[0])
     alone = [unit for unit in folders if unit.partition("/")[0] != "knowledge"]
     if alone and state is None:
         raise InvalidValue(
@@ -31,7 +35,9 @@ def in_place(backup: Backup, snapshot: Snapshot, files: list[File], data: Path) 
         )
     kept = data / "replaced" / f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}"
     told = []
-    with TemporaryDirectory(prefix=".restoring-", dir=_made(data)) as scratch:
+    for left in _made(data).glob(f"{_SCRATCH}*"):  # by one that was killed
+        shutil.rmtree(left, ignore_errors=True)
+    with TemporaryDirectory(prefix=_SCRATCH, dir=data) as scratch:
         new = Path(scratch)
         backup.write([file for unit in folders.values() for file in unit], lambda file: new / file.path)
         if state is not None:
@@ -50,6 +56,15 @@ def in_place(backup: Backup, snapshot: Snapshot, files: list[File], data: Path) 
             (new / STATE).replace(data / STATE)
             told.append(f"{STATE} is as it was; what it replaced is in {kept}")
     return told
+
+
+def _refuse_parts(chosen: Mapping[str, list[File]], whole: Mapping[str, list[File]]) -> None:
+    """What is put back as a whole folder would lack the rest."""
+    for unit, files in chosen.items():
+        if len(files) < len(whole[unit]):
+            raise InvalidValue(
+                f"This is only a part of {unit}, which is put back whole: say --what {unit}, or use --to.", param="what"
+            )
 
 
 def _sorted(files: Iterable[File]) -> tuple[Mapping[str, list[File]], list[File], File | None]:

@@ -31,7 +31,11 @@ def verify(snapshots: Iterable[Snapshot], packs: Packs, tell: Tell) -> list[Dama
     found: list[Damage] = []
     sound: dict[str, str] = {}
     bad: dict[str, str] = {}
+    told: set[str] = set()
     for snapshot in snapshots:
+        tables = packs.bad_tables(name for name in snapshot.packs if name not in told)
+        found += [Damage(snapshot.name, path, reason) for path, reason in tables]
+        told.update(snapshot.packs)
         if reason := _misfit(snapshot, packs):
             found.append(Damage(snapshot.name, "", reason))
         for file in snapshot.files:
@@ -60,6 +64,8 @@ def checked(file: File, parts: Iterable[bytes]) -> Iterator[bytes]:
     for part in parts:
         whole.update(part)
         size += len(part)
+        if size > file.size:
+            raise ServiceError(f"{file.path} is another file than the snapshot says: it is longer.")
         yield part
     if (size, whole.hexdigest()) != (file.size, file.sha256):
         raise ServiceError(f"{file.path} is another file than the snapshot says: its sum is {whole.hexdigest()}.")
@@ -70,7 +76,10 @@ def _leaves(root: Cid, packs: Packs) -> Iterator[bytes]:
     if root.codec == cids.RAW:
         yield packs.read(root)
         return
-    node = unixfs.read(packs.read(root))
+    try:
+        node = unixfs.read(packs.read(root))
+    except ValueError as fault:
+        raise ServiceError(f"The block {root} is none of a file: {fault}.") from fault
     links = [cid for _, cid in node.links]
     if links and all(cid.codec == cids.RAW for cid in links):
         yield from packs.run(links)
@@ -110,23 +119,34 @@ def fitting(snapshot: Snapshot, what: str | None) -> list[File]:
 
 
 def write(file: File, target: Path, parts: Iterable[bytes], tell: Tell) -> None:
-    """Make `target` that file, whole or not at all, with its mode and time, of its `parts`, which are checked."""
-    target.parent.mkdir(parents=True, exist_ok=True)
+    """Make `target` that file, whole or not at all, with its time, of its `parts`, which are checked.
+
+    It has its mode, but never runs as whoever owns it: the list of a foreign place could say so.
+    """
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as fault:
+        raise ServiceError(f"{target.parent} cannot be made: {fault.strerror or fault}") from fault
     half = target.with_name(f".{target.name}.restoring")
     try:
-        with half.open("wb") as out:
+        with open(half, "wb", opener=_for_nobody_else) as out:
             for part in parts:
                 out.write(part)
                 tell(file.path, len(part))
             out.flush()
             os.fsync(out.fileno())
-        half.chmod(file.mode)
+        half.chmod(file.mode & 0o777)
         os.utime(half, ns=(file.modified, file.modified))
         half.replace(target)
     except OSError as fault:
         raise ServiceError(f"{target} cannot be written: {fault.strerror or fault}") from fault
     finally:
         half.unlink(missing_ok=True)
+
+
+def _for_nobody_else(path: str, flags: int) -> int:
+    """Opened so that nobody else reads it before it has its mode, and no link leads it elsewhere."""
+    return os.open(path, flags | os.O_NOFOLLOW, 0o600)
 
 
 def same(file: File, target: Path) -> bool:

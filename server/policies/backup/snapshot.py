@@ -9,11 +9,13 @@ from typing import Literal
 import msgspec
 
 from server.errors import NotFound, ServiceError
-from server.policies.backup.place import Place
+from server.policies.backup import cid as cids
+from server.policies.backup.place import Place, is_half
 from server.policies.backup.seal import Seal
 
 FOLDER = "snapshots"
 _FORMAT = 1
+_PACK = re.compile(r"[0-9a-f]{40}")
 _NAME = re.compile(r"[0-9]{8}T[0-9]{9}Z-[0-9a-f]{8}")
 
 
@@ -94,7 +96,7 @@ def names(place: Place, seal: Seal) -> list[str]:
 
 def unfinished(place: Place) -> list[str]:
     """Files that a run which was killed has left half written."""
-    return [path for path in place.names(FOLDER) if path.rpartition("/")[2].startswith(".")]
+    return [path for path in place.names(FOLDER) if is_half(path)]
 
 
 def read(name: str, place: Place, seal: Seal) -> Snapshot:
@@ -115,7 +117,28 @@ def decode(data: bytes, title: str) -> Snapshot:
         raise ServiceError(f"{title} is damaged, or of a newer Hearth: {fault}") from fault
     if found.format != _FORMAT:
         raise ServiceError(f"{title} has the format {found.format}, which a newer Hearth reads.")
+    if reason := _unsound(found):
+        raise ServiceError(f"{title} was not written by Hearth: {reason}.")
     return found
+
+
+def _unsound(snapshot: Snapshot) -> str:
+    """What in a list would lead out of the folder that is restored to, or to nothing; empty where it is sound."""
+    for file in snapshot.files:
+        if "\0" in file.path or any(part in ("", ".", "..") for part in file.path.split("/")):
+            return f"{file.path!r} is no path within a folder"
+        if any(not 0 <= number < len(snapshot.packs) for number in file.packs):
+            return f"{file.path!r} is in a pack that it does not name"
+    if odd := next((name for name in snapshot.packs if not _PACK.fullmatch(name)), None):
+        return f"{odd!r} is no name of a pack"
+    if snapshot.encrypted and len(snapshot.sealed) != len(snapshot.packs):
+        return "it does not say the CID of every pack"
+    try:
+        for text in (snapshot.cid, *snapshot.sealed, *(file.cid for file in snapshot.files)):
+            cids.parse(text)
+    except ValueError as fault:
+        return str(fault)
+    return ""
 
 
 def all_of(place: Place, seal: Seal) -> Iterator[Snapshot]:

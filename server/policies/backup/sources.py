@@ -6,6 +6,7 @@ Tables are leased, so that nobody cleans up the version that is read, and their 
 
 import asyncio
 import os
+import shutil
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AsyncExitStack, contextmanager
@@ -23,6 +24,7 @@ _FOLDERS = ("knowledge", "vector_stores")
 _TABLE = ".lance"
 _LATEST = "_versions"
 _NOT_KEPT = (".lock", ".tmp")
+_SCRATCH = "copies-"
 
 
 @contextmanager
@@ -30,15 +32,26 @@ def groups(recipe: Recipe, what: Sequence[str]) -> Iterator[tuple[list[Group], t
     """The groups of what is asked for, and what is left out with the reason, while the block lasts."""
     left_out: list[str] = []
     found: list[Group] = []
-    with TemporaryDirectory(prefix="hearth-backup-") as scratch:
+    with _scratch(recipe.server.data / "cache") as scratch:
         if "recipe" in what:
             found.append(Group("recipe", lambda: _recipe(recipe)))
         if "models" in what:
             found += list(_models(recipe, left_out))
         if "knowledge" in what:
-            found += _knowledge(recipe.server.data, Path(scratch))
+            found += _knowledge(recipe.server.data, scratch)
         with _leases([each for each in found if each.living], recipe.server.data):
             yield found, tuple(left_out)
+
+
+@contextmanager
+def _scratch(cache: Path) -> Iterator[Path]:
+    """A folder for copies, as long as the block lasts. One that was left by a killed run goes: whoever holds a place is
+    the only run of its data directory."""
+    cache.mkdir(parents=True, exist_ok=True)
+    for left in cache.glob(f"{_SCRATCH}*"):
+        shutil.rmtree(left, ignore_errors=True)
+    with TemporaryDirectory(prefix=_SCRATCH, dir=cache) as folder:
+        yield Path(folder)
 
 
 def _recipe(recipe: Recipe) -> list[Source]:

@@ -1,0 +1,1 @@
+"""Documents that nobody asks for, and models that nobody uses, make room."""
