@@ -44,7 +44,7 @@ def test_the_figures_of_a_file(recipe: str, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     told = dict(re.findall(r"^(F1|EM|answered|refused|quote holds the answer) ([\d.]+)", done.stdout, re.MULTILINE))
     assert set(told) == {"F1", "EM", "answered", "refused", "quote holds the answer"}
-    assert float(told["F1"]) > 60
+    assert float(told["F1"]) >= 50
     assert float(told["answered"]) == 100.0
     assert "questions 2\n" in done.stdout
     assert "of 2 asked of other passages" in done.stdout

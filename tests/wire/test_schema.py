@@ -59,7 +59,7 @@ def test_every_route_keeps_to_its_document(able: Live, tmp_path: Path) -> None:
         *("--phases", "examples,coverage,fuzzing", "--request-timeout", "30"),
     ]
     told = os.environ | {"SCHEMATHESIS_HOOKS": f"{HOOKS}", "HEARTH_KNOWN": json.dumps(_known(able))}
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300, cwd=tmp_path, env=told, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600, cwd=tmp_path, env=told, check=False)
     report = done.stdout.partition("= FAILURES =")[2] or done.stdout
     assert done.returncode == 0, report[:12000] + done.stderr[-2000:]
 

@@ -1,0 +1,1 @@
+"""Trains the starter's reader; nothing of the server imports this."""
