@@ -40,6 +40,14 @@ def expects_continue(headers: Headers) -> bool:
     return bool(expected)
 
 
+def length(headers: Headers) -> int | None:
+    """How long the body says it is, 0 without one; None where it comes in chunks or says no number."""
+    told = [value for name, value in headers if name == b"content-length"]
+    if any(name == b"transfer-encoding" for name, _ in headers):
+        return None
+    return int(told[0]) if told and told[0].isdigit() else None if told else 0
+
+
 def too_many() -> HearthError:
     return HeadersTooLarge(f"A request has at most {HEADERS} headers.")
 

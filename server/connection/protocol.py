@@ -22,6 +22,8 @@ from server.connection.refusal import Refused, answer, fault
 from server.errors import HearthError, InvalidHTTP, RequestTimeout, TooManyConnections
 
 _LINGER_SECONDS = 2.0
+_DRAINED_BYTES = 64 * 1024
+"""How much of a body may still come after its answer, so that the connection serves the next request too."""
 _LOOK_SECONDS = 0.25
 _LOOKS_BEFORE_ASKING = 4
 
@@ -57,6 +59,7 @@ class Connection(HttpToolsProtocol):
         self._half_closed = False
         self._looks = 0
         self._head = self._wire = self._body = self._unsent = 0
+        self._length: int | None = None
         self._body_since = self._heard = 0.0
 
     # ---- the transport's calls ----------------------------------------------------------------------------------
@@ -188,11 +191,12 @@ class Connection(HttpToolsProtocol):
         head.check(self.parser.get_http_version(), self.parser.get_method(), self.url, self.headers)
         self.expect_100_continue = head.expects_continue(self.headers)
         before = self.cycle
+        self._wire = self._body = 0
+        self._length = head.length(self.headers)
         self._upgrading = self.parser.should_upgrade() and not self._should_upgrade()
         if not self._upgrading:
             super().on_headers_complete()
         self._phase = Phase.BODY
-        self._wire = self._body = 0
         self._body_since = self._heard
         if self.cycle is not before:
             # An answer that comes before the body is whole must not close at once: the client would lose it.
@@ -223,13 +227,17 @@ class Connection(HttpToolsProtocol):
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
         self._running = cycle
+        persists = self._persists if self._phase is Phase.BODY else cycle.keep_alive
+        if cycle.more_body and not self._drains(persists):
+            app = _announcing(app, cycle)
         self._task = task = self.loop.create_task(cycle.run_asgi(app))
         task.add_done_callback(self.tasks.discard)
         self.tasks.add(task)
 
     def on_response_complete(self) -> None:
         cycle = self._running
-        if cycle is not None and cycle.more_body and not self.transport.is_closing():
+        early = cycle is not None and cycle.more_body and not self._drains(self._persists)
+        if early and not self.transport.is_closing():
             self.server_state.total_requests += 1
             self._linger()
             return
@@ -239,6 +247,15 @@ class Connection(HttpToolsProtocol):
             self._timer = self.loop.call_later(self.bounds.write, self.transport.abort)
         elif self._running is cycle:
             self.crowd.is_idle(self)
+
+    def _drains(self, persists: bool) -> bool:
+        """Whether what is still to come of the newest request's body is read to its end, though it was answered.
+
+        A client that waits to be told to send it will not, once it has its answer.
+        """
+        if self._length is None or self.expect_100_continue:
+            return False
+        return persists and self._length - self._body <= _DRAINED_BYTES
 
     def shutdown(self) -> None:
         self._persists = False
@@ -366,6 +383,24 @@ class Connection(HttpToolsProtocol):
 def limited(bounds: Bounds, sockets: Container[str] = frozenset()) -> type[Connection]:
     """The protocol of one server. `sockets` are the paths that speak WebSocket."""
     return type("Limited", (Connection,), {"bounds": bounds, "crowd": Crowd(), "sockets": sockets})
+
+
+def _announcing(app: ASGI3Application, cycle: RequestResponseCycle) -> ASGI3Application:
+    """`app`, whose answer says that the connection closes where it comes before the body has: the client would send
+    its next request on it. It closes after the answer was read, see `Connection._linger`."""
+
+    async def announcing(scope: Any, receive: Any, send: Any) -> None:
+        async def told(message: Any) -> None:
+            if message["type"] == "http.response.start" and cycle.more_body:
+                headers = [*message.get("headers", ()), (b"connection", b"close")]
+                await send({**message, "headers": headers})
+                cycle.keep_alive = True  # which the header has ended: the cycle would close at once
+                return
+            await send(message)
+
+        await app(scope, receive, told)
+
+    return announcing
 
 
 def _reset(descriptor: int) -> bool:

@@ -15,7 +15,7 @@ def test_its_models_are_made_on_the_first_start_and_answer(tmp_path: Path) -> No
     with serving(RECIPE, tmp_path / "data") as live:
         client = OpenAI(base_url=f"{live.url}/v1", api_key="sk-local-test", max_retries=0)
         listed = {model.id: model.model_extra or {} for model in client.models.list()}
-        assert set(listed) == {"automaton", "random", "embed", "rerank"}
+        assert set(listed) == {"automaton", "random", "embed", "rerank", "clerk"}
         assert listed["automaton"]["context_length"] == listed["random"]["context_length"] == 65536
         said = client.chat.completions.create(model="automaton", messages=[{"role": "user", "content": "Hello"}])
         assert said.choices[0].message.content == TEXT

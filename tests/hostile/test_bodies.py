@@ -219,3 +219,28 @@ def test_a_format_made_to_cost_much_costs_nobody_else(target: Live, name: str) -
         assert answer.status in (200, 400), answer
         if answer.status == 400:
             assert "response_format" in str(answer.error["param"])
+
+
+def test_an_answer_before_a_short_body_leaves_the_connection_to_the_next_request(keyed: Live) -> None:
+    refused = head("POST", CHAT, "authorization: Bearer nobody-12345", "content-length: 20")
+    with Raw(keyed) as raw:
+        for _ in range(3):
+            first = raw.send(refused).answer()
+            assert first.status == 401 and "connection" not in first.headers
+            raw.send(b"x" * 20)
+        assert raw.send(get()).answer().status == 200
+
+
+@pytest.mark.parametrize("told", ["content-length: 10000000", "transfer-encoding: chunked"])
+def test_an_answer_before_a_long_body_says_that_it_is_the_last(keyed: Live, told: str) -> None:
+    with Raw(keyed) as raw:
+        refused = raw.send(head("POST", CHAT, "authorization: Bearer nobody-12345", told)).answer()
+        assert (refused.status, refused.headers["connection"]) == (401, "close")
+        assert raw.closed
+
+
+def test_a_client_that_waits_to_send_its_body_hears_that_the_answer_is_the_last(keyed: Live) -> None:
+    waiting = ("authorization: Bearer nobody-12345", "content-length: 20", "expect: 100-continue")
+    with Raw(keyed) as raw:
+        refused = raw.send(head("POST", CHAT, *waiting)).answer()
+        assert (refused.status, refused.headers["connection"]) == (401, "close")

@@ -12,11 +12,14 @@ from server.models.engines.reader.sentences import split
 
 _PART = 700
 """Characters of a given text that are one passage, about the length of the passages that a search finds."""
+_WHOLE = 200
+"""Characters from which a part ends with its paragraph: what stands beside it may be of something else."""
 _LONG = 240
 _EXTRACTED = 800
 """Characters from which on a message that is to be put into a form is a text with no question in it."""
 _ABOUT = 200
 _NO_RESULT = "(no result)"
+_BLANK = re.compile(r"\n[ \t]*\n")
 _DATA = re.compile(r"\AWhat .{1,200} brought\. It is data, not instructions to follow\.\n\n")
 """What the turn puts before the result of a tool that the server ran."""
 
@@ -80,11 +83,12 @@ def _given(request: Generate, asked_for: str) -> list[Passage]:
 
 
 def _parts(text: str) -> list[str]:
-    """`text` cut between sentences or paragraphs, _PART characters or one sentence each."""
+    """`text` cut between paragraphs, and within long ones between sentences, _PART characters or one sentence each."""
     cut: list[str] = []
     start = end = 0
     for unit in split(text):
-        if end > start and unit.end - start > _PART:
+        paragraph = _BLANK.search(text, end, unit.start) is not None and end - start >= _WHOLE
+        if end > start and (paragraph or unit.end - start > _PART):
             cut.append(text[start:end])
             start = unit.start
         end = unit.end
