@@ -67,7 +67,8 @@ TABLE: dict[str, tuple[str, list[str]]] = {
         "version: 1\nmodels:\n  chat:\n    engine: echo\n    threshold: 0.5\n",
         [
             ':5: models.chat: unknown key "threshold"; '
-            "there are aliases, queue, deadline, fallback, idle_unload, pin, engine, context, parallel, tokens_per_second"
+            "there are aliases, queue, deadline, fallback, idle_unload, pin, engine, context, parallel, "
+            "tokens_per_second"
         ],
     ),
     "unknown engine": (
