@@ -12,13 +12,6 @@ from tests.making import made
 REPOSITORY = Path(__file__).parent.parent
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Where tests run in several processes, those of one room share one: its servers are started once."""
-    for item in items:
-        room = item.path.relative_to(REPOSITORY / "tests").parent.parts[:2]
-        item.add_marker(pytest.mark.xdist_group("/".join(room) or item.path.stem))
-
-
 @pytest.fixture(scope="session")
 def anyio_backend() -> str:
     return "asyncio"

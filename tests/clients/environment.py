@@ -1,5 +1,6 @@
 """Makes each client's environment under `.clients`, once for each lock; knows nothing of what it runs there."""
 
+import fcntl
 import hashlib
 import shutil
 import subprocess
@@ -29,8 +30,18 @@ def prepared(client: Client) -> list[str]:
 
 
 def installed(client: Client) -> Path:
-    """The folder of the client's environment, made anew where its lock has changed. Raises CannotInstall."""
+    """The folder of the client's environment, made anew where its lock has changed. Raises CannotInstall.
+
+    Several processes may ask at once: one of them makes it.
+    """
     place = ROOT / client.name
+    ROOT.mkdir(exist_ok=True)
+    with (ROOT / f".{client.name}.lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        return _current(client, place)
+
+
+def _current(client: Client, place: Path) -> Path:
     stamp = hashlib.sha256(client.lock.read_bytes() + sys.version.encode()).hexdigest()
     made = place / _STAMP
     if not made.exists() or made.read_text(encoding="utf-8") != stamp:
