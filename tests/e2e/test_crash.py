@@ -164,7 +164,7 @@ def test_an_idle_model_is_unloaded_and_comes_back_on_demand(tmp_path: Path) -> N
     with serving(recipe, tmp_path / "data") as live, live.client() as client:
         assert client.post("/v1/chat/completions", json=said).status_code == 200
         wait_for(lambda: health(live)["echo"]["state"] == "stopped", "it stayed loaded", live.log)
-        assert children(live.process.pid) == {}
+        wait_for(lambda: children(live.process.pid) == {}, "its process did not end", live.log)
         assert client.get("/readyz").status_code == 200
         assert client.post("/v1/chat/completions", json=said).status_code == 200
 
