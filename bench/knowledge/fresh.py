@@ -23,7 +23,9 @@ from bench.table import CannotRun, Figure
 
 RATE = 50
 """Documents a second."""
-_WORDS = 40
+_HANDBOOK = Path(__file__).parents[2] / "recipes" / "handbook"
+_WORDS, _STEP = 40, 7
+"""Of the handbook, which each document holds; the next begins so many further on."""
 _WARM, _PATIENCE = 25, 60.0
 _LOOK = 0.002
 _BROKER = """
@@ -99,33 +101,42 @@ async def _from_everywhere(live: Live, docs: Path, brokers: str, tables: Path, s
 
 
 async def _waits(folder: Path, send: Send, count: int) -> Any:
-    """Seconds from before each of `count` documents is sent until a reader sees it; those before them warm up."""
+    """Seconds from before each of `count` documents is sent until a reader sees it; those before them, which are all seen, warm up."""
     import lancedb
 
     connection = await lancedb.connect_async(folder, read_consistency_interval=timedelta(0))
     table = await connection.open_table((await connection.list_tables()).tables[0])
     sent: dict[str, float] = {}
     found: dict[str, float] = {}
+    warm = asyncio.Event()
     names = [f"change{n}" for n in range(_WARM + count)]
+    words = " ".join(page.read_text(encoding="utf-8") for page in sorted(_HANDBOOK.glob("*.md"))).split()
 
     async def look() -> None:
-        version = -1
+        # A look at a folder's time costs microseconds, asking the table for its version a twentieth of a processor.
+        versions, before, version = folder / f"{table.name}.lance" / "_versions", 0, -1
         while len(found) < len(names):
-            if (now := await table.version()) != version:
-                version = now
-                rows = (await table.query().select(["text"]).to_arrow())["text"].to_pylist()
+            if (changed := versions.stat().st_mtime_ns) != before and (now := await table.version()) != version:
+                before, version = changed, now
+                texts = (await table.query().select(["text"]).to_arrow())["text"].to_pylist()
                 seen = time.perf_counter()
-                for name in (text.split(" ", 1)[0] for text in rows):
+                for name in (text.split(" ", 1)[0] for text in texts):
                     if name.startswith("change"):
                         found.setdefault(name, seen)
+                if len(found) >= _WARM:
+                    warm.set()
             await asyncio.sleep(_LOOK)  # another process' table has no event
 
     looking = asyncio.create_task(look())
     started = time.perf_counter()
     sending = []
     for n, name in enumerate(names):
+        if n == _WARM:
+            await warm.wait()
+            started = time.perf_counter() - n / RATE
         await asyncio.sleep(max(0.0, started + n / RATE - time.perf_counter()))
-        text = f"{name} " + " ".join(f"word{(n * 31 + m * 7) % 997}" for m in range(_WORDS))
+        at = n * _STEP % (len(words) - _WORDS)
+        text = " ".join([name, *words[at : at + _WORDS]])
         sent[name] = time.perf_counter()
         sending.append(asyncio.create_task(send(name, text)))
     try:

@@ -233,7 +233,8 @@ class Collection:
         """Put documents in, each in place of the one with its id; those of callers that wait together go together.
 
         `chunk` says how these are cut, instead of the collection's own. In the report, `chunks`, `tokens` and `seconds`
-        are of all that went together. Raises InvalidValue where an attribute is wrong or a licence is not allowed.
+        are of all that went together. Raises InvalidValue where an attribute is wrong or a licence is not allowed, and
+        Conflict where a source of the recipe has one of them, which leaves that one as it is.
         """
         return await self._writing.upsert(documents, chunk)
 

@@ -52,6 +52,9 @@ class Cutter:
     def cut(self, document: Document) -> list[Chunk]:
         return split(document, self.limits, self.counter.count)
 
+    def cut_all(self, documents: Sequence[Document]) -> list[list[Chunk]]:
+        return [self.cut(document) for document in documents]
+
     def changed(self, file: FoundFile, source: str, stored: Stored | None) -> tuple[Document, list[Chunk]] | None:
         """The file's document and chunks; None where the store has it as it is. Raises Unreadable."""
         if stored is not None and self.licences.is_same(stored, source, fingerprint(file.path)):
@@ -84,6 +87,7 @@ class Ingest:
         self._deleted: set[str] = set()
         self._waiting: list[tuple[Document, list[Chunk]]] = []
         self._uris: dict[str, list[str]] = {"added": [], "updated": [], "unchanged": [], "deleted": []}
+        self._bytes: dict[str, int] = {}
         self._skipped: list[Skipped] = []
         self._chunks = 0
         self._tokens = 0
@@ -101,14 +105,17 @@ class Ingest:
                 progress(Advance(n, len(found), done, sum(sizes), self._chunks))
         await self.finish()
 
-    async def add(self, document: Document) -> None:
-        """Take in one document where its licence allows; `finish` after the last."""
-        document = self._cutter.licences.applied(document)
-        reason = self._cutter.licences.refusal(document.licence)
-        if reason is not None:
-            await self._refuse(document.id, document.uri, reason)
-            return
-        await self._add(document, await asyncio.to_thread(self._cutter.cut, document))
+    async def add(self, documents: Sequence[Document]) -> None:
+        """Take in those whose licence allows it; `finish` after the last."""
+        allowed = []
+        for document in map(self._cutter.licences.applied, documents):
+            if reason := self._cutter.licences.refusal(document.licence):
+                await self._refuse(document.id, document.uri, reason)
+            else:
+                allowed.append(document)
+        # Together: handing a short text to a thread takes longer than cutting it.
+        for document, chunks in zip(allowed, await asyncio.to_thread(self._cutter.cut_all, allowed), strict=True):
+            await self._add(document, chunks)
 
     async def finish(self) -> None:
         """Write what still waits for its batch to fill."""
@@ -149,6 +156,7 @@ class Ingest:
             chunks=self._chunks,
             tokens=self._tokens,
             seconds=time.perf_counter() - self._started,
+            bytes=self._bytes,
         )
 
     @property
@@ -236,6 +244,7 @@ class Ingest:
                 self._uris["deleted"].append(uri)
         else:
             self._uris["updated" if was_known else "added"].append(uri)
+            self._bytes[uri] = cut.bytes
 
 
 def _sizes(found: Sequence[tuple[FoundFile, str]]) -> list[int]:

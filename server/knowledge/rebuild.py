@@ -117,8 +117,7 @@ class Rebuild:
         """
         known = await self.new.documents([document.id for document in documents])
         ingest = await self._into(self.new, known, chunk)
-        for document in documents:
-            await ingest.add(document)
+        await ingest.add(documents)
         await ingest.finish()
         self._count(ingest)
 
@@ -144,10 +143,10 @@ class Rebuild:
         for stored in wanted:
             document = await self._document(stored)
             if document is not None and stored.id not in asked:
-                await ingest.add(document)
+                await ingest.add([document])
             elif document is not None:
                 alone = await self._into(self.new, new, asked[stored.id])
-                await alone.add(document)
+                await alone.add([document])
                 await alone.finish()
                 self._count(alone)
                 reasons |= {skipped.uri: skipped.reason for skipped in alone.report.skipped}

@@ -40,11 +40,20 @@ class Refused:
         self._state = state
         self._collection = collection
 
-    async def note(self, brought: str, skipped: Sequence[Skipped], still: Set[str] = frozenset()) -> None:
+    async def note(
+        self,
+        brought: str,
+        skipped: Sequence[Skipped],
+        still: Set[str] = frozenset(),
+        looked_at: Set[str] | None = None,
+    ) -> None:
         """What the last ingest of `brought` left out takes the place of what the one before did.
 
-        Of the uris in `still` that ingest read nothing: what was said of them stays.
+        Of the uris in `still`, and of those not in `looked_at` where that is given, that ingest read nothing: what was
+        said of them stays.
         """
+        if looked_at is not None and not skipped and not self.held:
+            return
 
         def work(connection: sqlite3.Connection) -> int:
             of = (self._collection, brought)
@@ -52,7 +61,8 @@ class Refused:
             before: dict[str, str] = dict(connection.execute(sql, of).fetchall())
             after = {each.uri: each.reason for each in skipped}
             sql = "DELETE FROM knowledge_refused WHERE collection = ? AND brought = ? AND uri = ?"
-            connection.executemany(sql, [(*of, uri) for uri in before if uri not in after and uri not in still])
+            left = before.keys() - after.keys() - still
+            connection.executemany(sql, [(*of, uri) for uri in (left if looked_at is None else left & looked_at)])
             sql = "INSERT OR REPLACE INTO knowledge_refused VALUES (?, ?, ?, ?, ?)"
             new = [(*of, uri, reason, time.time()) for uri, reason in after.items() if before.get(uri) != reason]
             connection.executemany(sql, new)

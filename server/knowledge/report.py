@@ -1,6 +1,6 @@
 """What a collection tells of itself: the state it is in, what an ingest did, what a search found."""
 
-from collections.abc import Callable, Set
+from collections.abc import Callable, Mapping, Set
 from dataclasses import dataclass
 
 import msgspec
@@ -37,7 +37,11 @@ class Skipped(msgspec.Struct, frozen=True):
 
 
 class IngestReport(msgspec.Struct, frozen=True):
-    """Documents by uri. `chunks` and `tokens` count what was embedded anew."""
+    """Documents by uri. `chunks` and `tokens` count what was embedded anew.
+
+    `bytes` are those of the texts and vectors of each document that was written; `declared` was not, because a source
+    of the recipe has it.
+    """
 
     added: tuple[str, ...] = ()
     updated: tuple[str, ...] = ()
@@ -47,6 +51,8 @@ class IngestReport(msgspec.Struct, frozen=True):
     chunks: int = 0
     tokens: int = 0
     seconds: float = 0.0
+    bytes: Mapping[str, int] = {}
+    declared: tuple[str, ...] = ()
 
     def of(self, uris: Set[str]) -> "IngestReport":
         """What became of these documents alone; `chunks`, `tokens` and `seconds` stay those of all."""
@@ -57,6 +63,8 @@ class IngestReport(msgspec.Struct, frozen=True):
             unchanged=tuple(each for each in self.unchanged if each in uris),
             deleted=tuple(each for each in self.deleted if each in uris),
             skipped=tuple(each for each in self.skipped if each.uri in uris),
+            bytes={each: size for each, size in self.bytes.items() if each in uris},
+            declared=tuple(each for each in self.declared if each in uris),
         )
 
     def __str__(self) -> str:

@@ -29,13 +29,17 @@ from server.knowledge.reading import Reading, among
 from server.knowledge.rows import digests, rows
 from server.knowledge.shape import Shape, connected, created, free_name, shape_of, tables
 from server.knowledge.snapshot import Snapshot
-from server.knowledge.stored import Cut
+from server.knowledge.stored import Cut, Stored
 from server.knowledge.text_index import AUTO, TextIndex
 from server.knowledge.written import NOTHING, Written
 
 _HOT = 512 * 1024**2
 _IDS_PER_DELETE = 500
 _JOINED_ROWS = 16_384
+_REMEMBERED = 200_000
+"""Rows of a table whose ids are read at the first write: of a larger one that would take longer than asking it."""
+_INLINE_ROWS = 256
+"""Rows that the event loop takes from memory itself, in a tenth of a millisecond; a thread costs more."""
 _FRAGMENT = np.uint64(32)
 """A row's address is its fragment's number and, in so many bits, its place there."""
 
@@ -170,6 +174,15 @@ class Store(Reading):
         """Rows that are searched in memory."""
         return self._hot.snapshot.rows if self._hot.snapshot else 0
 
+    async def documents(self, ids: Sequence[str] | None = None) -> dict[str, Stored]:
+        """As of every reading; of ids that nobody wrote it is known without a look at the table."""
+        if ids and self._written is not None:
+            async with self._writing():
+                is_new = self._written is not None and not self._written.has_any(ids)
+            if is_new:
+                return {}
+        return await super().documents(ids)
+
     async def set_attributes(self, each: str, attributes: Mapping[str, AttributeValue]) -> None:
         """Give one document these attributes in place of those it has."""
         columns = written(attributes, self._types)
@@ -294,11 +307,12 @@ class Store(Reading):
     async def _may_have(self, ids: Sequence[str]) -> bool:
         """Whether the table has one of these documents; to be asked by who holds the lock.
 
-        Of a table that was empty, and that nobody else wrote to since, it is known without asking the table: what was
-        written. What was deleted meanwhile may still seem to be there.
+        It is known without asking the table once its ids were read, as long as nobody else writes to it: then what was
+        written since. What was deleted meanwhile may still seem to be there.
         """
-        if self._written is None and not await self._table.count_rows():
-            self._written = NOTHING
+        if self._written is None and await self._table.count_rows() <= _REMEMBERED:
+            found = await self._table.query().where("position = 0").select(["document_id"]).to_arrow()
+            self._written = NOTHING.together_with(found["document_id"].to_pylist())
         if self._written is None:
             return bool(await self._table.count_rows(among(ids)))
         return self._written.has_any(ids)
@@ -344,7 +358,9 @@ async def _shown(snapshot: Snapshot | None, places: pa.Table | None) -> pa.Table
     """
     if snapshot is None or places is None or not places.num_rows:
         return None
-    found = await asyncio.to_thread(snapshot.at, places["_rowid"].to_numpy())
+    addresses = places["_rowid"].to_numpy()
+    is_quick = snapshot.is_in_order and len(addresses) <= _INLINE_ROWS
+    found = snapshot.at(addresses) if is_quick else await asyncio.to_thread(snapshot.at, addresses)
     if found is None:
         return None
     told = places.drop_columns(["_rowid"])

@@ -17,6 +17,11 @@ class Cut:
     chunks: Sequence[Chunk]
     vectors: NDArray[np.float32]
 
+    @property
+    def bytes(self) -> int:
+        """Of the chunks' texts and vectors."""
+        return sum(len(chunk.text.encode()) for chunk in self.chunks) + self.vectors.nbytes
+
     def flaw(self, dimension: int) -> str | None:
         """Why a table of vectors of `dimension` numbers cannot hold it; None where it can."""
         wanted = (len(self.chunks), dimension)

@@ -9,7 +9,7 @@ from server.errors import InvalidValue
 from server.knowledge.document import document_id
 from server.knowledge.ingest import Ingest
 from server.knowledge.report import Progress, Skipped
-from server.knowledge.sources.files import FoundFile, scan, scan_folder
+from server.knowledge.sources.files import FoundFile, base_of, plain, scan, scan_folder
 from server.knowledge.stored import Stored
 
 INGESTED = "ingest"
@@ -46,6 +46,22 @@ async def bring_sources(
     wanted = [pair for each, pair in found.items() if _may_differ(ingest.known.get(each), *pair, read_again)]
     await ingest.files(wanted, progress)
     await ingest.delete(vanished(ingest.known, found, whole))
+
+
+def changed_alone(sources: Sequence[Source], changed: Set[Path]) -> list[tuple[FoundFile, str]] | None:
+    """The changed files, each with the name of its source, where nothing else has to be looked at. Blocks.
+
+    None where one is gone, a folder or a link, or lies in the folders of several sources: only a scan tells what
+    becomes of those.
+    """
+    globs = [(source.files, source.name) for source in sources if isinstance(source, FilesSource)]
+    found = []
+    for path in changed:
+        of = [(glob, name) for glob, name in globs if path.is_relative_to(base_of(glob).resolve())]
+        if len(of) != 1 or (file := plain(of[0][0], path)) is None:
+            return None
+        found.append((file, of[0][1]))
+    return found
 
 
 def _resolved(paths: Set[Path]) -> Set[Path]:

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 from msgspec.structs import replace
 
 from config.knowledge import ChunkSpec, CollectionSpec
-from server.errors import HearthError, InvalidValue, KnowledgeUnavailable
+from server.errors import Conflict, HearthError, InvalidValue, KnowledgeUnavailable
 from server.knowledge.attributes import Types, check, fitting
-from server.knowledge.document import AttributeValue, Document, Unreadable
+from server.knowledge.document import AttributeValue, Document, Unreadable, document_id
 from server.knowledge.embedder import Embedder
 from server.knowledge.group_commit import GroupCommit
 from server.knowledge.ingest import Cutter, Ingest
@@ -22,7 +22,7 @@ from server.knowledge.report import Applied, IngestReport, Progress, Skipped
 from server.knowledge.serving import STORE_FAULTS, Serving
 from server.knowledge.splitter import Limits
 from server.knowledge.stored import Stored
-from server.knowledge.sync import bring_folder, bring_sources
+from server.knowledge.sync import bring_folder, bring_sources, changed_alone
 from server.knowledge.tier import Tier
 
 if TYPE_CHECKING:
@@ -64,17 +64,20 @@ class Writing:
             self.check(document.attributes)
             if reason := self._licences.refusal(document.licence):
                 raise InvalidValue(f"The document is refused: {reason}.", param="licence")
-        report = await self._together.put(documents, chunk)
-        return report.of({document.uri for document in documents})
+        report = (await self._together.put(documents, chunk)).of({document.uri for document in documents})
+        if report.declared:
+            raise Conflict(f"`{report.declared[0]}` comes from a source of the recipe, which alone says what it holds.")
+        return report
 
     async def _put(self, documents: Sequence[Document], chunk: ChunkSpec | None) -> IngestReport:
         """Documents that are allowed here; under the turn."""
         async with self._ingesting(chunk, ids=[document.id for document in documents]) as ingest:
-            await self._take(documents, chunk)
-            for document in documents:
-                await ingest.add(document)
+            declared = {each for each, held in ingest.known.items() if held.is_declared}
+            free = [document for document in documents if document.id not in declared]
+            await self._take(free, chunk)
+            await ingest.add(free)
             await ingest.finish()
-        return ingest.report
+        return replace(ingest.report, declared=tuple(each.uri for each in documents if each.id in declared))
 
     async def close(self) -> None:
         """Let a commit end that has begun."""
@@ -99,8 +102,7 @@ class Writing:
                 if document.id not in foreign and (document.id in refused or not as_it_is):
                     wanted.append(document)
             await self._take([document for document in wanted if document.id not in refused])
-            for document in wanted:
-                await ingest.add(document)
+            await ingest.add(wanted)
             await ingest.finish()
             deleted = [each for each in gone if each in known and each not in foreign]
             await ingest.delete(deleted)
@@ -138,13 +140,21 @@ class Writing:
             raise InvalidValue(f"{str(error)[:1].upper()}{str(error)[1:]}.", param="attributes") from error
 
     async def sync(self, progress: Progress | None = None, *, changed: Set[Path] | None = None) -> IngestReport:
-        async with self._ingest() as ingest:
-            await bring_sources(ingest, self._spec.sources, progress, changed)
+        alone = await asyncio.to_thread(changed_alone, self._spec.sources, changed) if changed else None
+        async with self._ingest(ids=None if alone is None else [document_id(file.path) for file, _ in alone]) as ingest:
+            if alone is None:
+                await bring_sources(ingest, self._spec.sources, progress, changed)
+            else:
+                await ingest.files(alone, progress)
             await ingest.refuse_known()
         if self._refused is not None:
             kept = frozenset() if changed is None else ingest.untouched
-            await self._refused.note(SYNCED, ingest.report.skipped, kept)
-        await self._serving.learn()
+            looked_at = None if alone is None else {file.uri for file, _ in alone}
+            await self._refused.note(SYNCED, ingest.report.skipped, kept, looked_at)
+        if changed is None:
+            await self._serving.learn()
+        else:  # the next change does not wait for it
+            self._serving.notice(await self._opened_store().version())
         return ingest.report
 
     async def ingest(self, path: Path, progress: Progress | None = None) -> IngestReport:

@@ -3,6 +3,7 @@
 
 import asyncio
 import shutil
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from server.knowledge import Collection, Current
+from server.knowledge.sources.watched import _is_closed
 from server.state import State
 from tests.knowledge.conftest import Make
 
@@ -112,6 +114,44 @@ async def test_a_file_that_is_written_in_pieces_is_not_taken_half(make: Make, do
         with suppress(asyncio.CancelledError):
             await task
         assert len(seen) == 1
+
+
+async def test_a_file_that_somebody_holds_open_is_taken_once_it_is_closed(
+    make: Make, docs: Path, tmp_path: Path
+) -> None:
+    async with kept(make, tmp_path) as (collection, _):
+        with (docs / "a.md").open("w") as file:
+            file.write("# Half\n\nThe first")
+            file.flush()
+            assert not _is_closed(docs / "a.md")
+            file.write(" half and the second.")
+        assert _is_closed(docs / "a.md") or sys.platform != "linux"
+        assert not _is_closed(docs) and not _is_closed(docs / "gone.md")
+        await until_uris(collection, {"a.md": "Half"})
+
+
+async def test_links_and_what_they_lead_to_are_taken_as_a_scan_takes_them(
+    make: Make, docs: Path, tmp_path: Path
+) -> None:
+    """What is not a plain file that one source names is left to a scan of everything."""
+    (docs / "a.md").write_text("# Apples\n\nApples are red.")
+    (docs / "hidden").mkdir()
+    (docs / "hidden" / "real.txt").write_text("# Old\n\nOld words.")
+    (docs / "link.md").symlink_to(docs / "hidden" / "real.txt")
+    async with make() as collection:
+        await collection.sync()
+        before = await uris(collection)
+        (docs / "hidden" / "real.txt").write_text("# New\n\nNew words.")
+        (docs / "b.md").write_text("# Bears\n\nBears sleep.")
+        report = await collection.sync(changed={docs / "b.md", docs / "hidden" / "real.txt"})
+        assert (report.added, report.updated) == (("b.md",), ("hidden/real.txt",))
+        (docs / "link.md").unlink()
+        assert not (await collection.sync(changed={docs / "link.md"})).deleted
+        (docs / "a.md").unlink()
+        assert (await collection.sync(changed={docs / "a.md"})).deleted == ("a.md",)
+        (docs / "b.md").write_text("# Bees\n\nBees hum.")
+        assert (await collection.sync(changed={docs / "b.md"})).updated == ("b.md",)
+        assert set(await uris(collection)) == {*before, "b.md"} - {"a.md"}
 
 
 async def test_a_folder_that_vanishes_is_told_and_its_documents_are_kept(

@@ -126,6 +126,7 @@ def test_what_a_source_of_the_recipe_brings_is_not_changed(knowing: Live) -> Non
         (own,) = [each["id"] for each in client.get(ROUTE).json()["data"] if each["filename"] == "keys.md"]
         assert "source of the recipe" in put(knowing, own, json={"text": "x"}).json()["error"]["message"]
         assert client.delete(f"{ROUTE}/{own}").status_code == 409
+        assert client.get("/v1/knowledge/handbook").json()["state"] == "ready"
         unknown = client.get("/v1/knowledge/handbok/documents").json()["error"]
     assert (unknown["code"], unknown["param"]) == ("collection_not_found", "collection")
     assert "handbook" in unknown["message"]

@@ -41,8 +41,8 @@ async def put_document(request: Request[Any, Any, Any], collection: str, documen
     runtime: Runtime = request.app.state["runtime"]
     into = runtime.declared(collection)
     document = await _sent(request, into, _id(document_id))
-    await _put(into, document)
-    return json(_shown(into, *await _held(into, document.id)))
+    size = await _put(into, document)
+    return json(_shown(into, document, size))
 
 
 @post(
@@ -142,12 +142,12 @@ async def bring(into: Collection, document_id: str, body: PushDocument) -> Docum
     return document
 
 
-async def _put(into: Collection, document: Document) -> None:
-    before = await into.document(document.id)
-    if before is not None:
-        _check_pushed(before.document)
-    for skipped in (await into.upsert([document])).skipped:
+async def _put(into: Collection, document: Document) -> int:
+    """The bytes of its chunks' texts and vectors."""
+    report = await into.upsert([document])
+    for skipped in report.skipped:
         raise InvalidValue(f"The document cannot be taken in: {skipped.reason}.", param="text")
+    return report.bytes[document.uri]
 
 
 async def _made(into: Collection, document_id: str, body: PushDocument) -> Document:

@@ -52,6 +52,18 @@ def scan(glob: str) -> Scan:
     return _scanned(pattern)
 
 
+def plain(glob: str, path: Path) -> FoundFile | None:
+    """The file at an absolute path as a scan would find it; None where the glob names none there, or a link. Blocks."""
+    pattern = _parsed(glob)
+    base = pattern.base.resolve()
+    if not path.is_relative_to(base) or path.resolve() != path or not path.is_file():
+        return None
+    below = path.relative_to(base)
+    if not _matches(below.parts, pattern.parts) or _refusal(path, base):
+        return None
+    return FoundFile(path, below.as_posix())
+
+
 def scan_folder(folder: Path) -> Scan:
     """Every file below `folder` that is not hidden, or the one file it is. Blocks."""
     if folder.is_file():

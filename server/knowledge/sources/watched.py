@@ -1,7 +1,10 @@
 """Watches the files of one source and says which changed, once they hold still. Knows no collection."""
 
 import asyncio
+import fcntl
 import logging
+import os
+import signal
 import time
 from collections.abc import AsyncIterator
 from contextlib import suppress
@@ -14,9 +17,10 @@ from server.knowledge.sources.files import base_of
 log = logging.getLogger(__name__)
 logging.getLogger("watchfiles").setLevel(logging.WARNING)  # it tells of every change
 
-_STEP_MS, _GATHER_MS = 10, 50
+_STEP_MS, _GATHER_MS = 5, 50
 _STILL_S, _LONGEST_STILL_S = 0.03, 2.0
 """How long size and time of a file hold still before it is read; longer for one that is written in pieces."""
+_LEASE, _SIGNAL = getattr(fcntl, "F_SETLEASE", None), getattr(fcntl, "F_SETSIG", None)
 _LOOK_S = 1.0
 """How often the folder itself is looked at: a folder that vanishes or returns sends no event."""
 _POLL_MS = 300
@@ -90,12 +94,11 @@ async def _settled(
     moving: dict[Path, _Moving] = {}
     while True:
         pause = min((each.still_s for each in moving.values()), default=_LOOK_S)
-        with suppress(TimeoutError):
-            for path in await asyncio.wait_for(arrived.get(), pause):
-                if path in moving:
-                    moving[path].again()
-                else:
-                    moving[path] = _Moving(path)
+        for path in await _arrived(arrived, pause):
+            if path in moving:
+                moving[path].again()
+            else:
+                moving[path] = _Moving(path)
         if watching.done():
             watching.result()
         if await asyncio.to_thread(_identity, base) != identity:
@@ -104,6 +107,17 @@ async def _settled(
         if still:
             moving = {path: each for path, each in moving.items() if path not in still}
             yield still
+
+
+async def _arrived(queue: asyncio.Queue[set[Path]], limit: float) -> set[Path]:
+    """All that came until now, or what comes next, or nothing within `limit` seconds."""
+    found: set[Path] = set()
+    with suppress(TimeoutError):
+        async with asyncio.timeout(limit):
+            found |= await queue.get()
+    while not queue.empty():
+        found |= queue.get_nowait()
+    return found
 
 
 class _Moving:
@@ -121,11 +135,36 @@ class _Moving:
         self._since = time.monotonic()
 
     def holds_still(self) -> bool:
+        """Whether it is time to read it: nobody writes to it, or who does has paused."""
+        if self.still_s == _STILL_S and _is_closed(self._path):
+            return True
         now = _looks(self._path)
         if now != self._looks:
             self._looks = now
             self.again()
         return time.monotonic() - self._since >= self.still_s
+
+
+def _is_closed(path: Path) -> bool:
+    """Whether it is certain that nobody has the file open for writing: then it need not be seen to hold still.
+
+    Linux gives a read lease on no other (fcntl(2), F_SETLEASE). It is given back at once; who opens the file meanwhile
+    waits for that, and the signal that tells of it is one that does nothing.
+    """
+    if _LEASE is None or _SIGNAL is None:
+        return False
+    try:
+        file = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        fcntl.fcntl(file, _SIGNAL, signal.SIGURG)
+        fcntl.fcntl(file, _LEASE, fcntl.F_RDLCK)
+    except OSError:  # somebody writes, or it is a folder, another's file, or on a disk that has no leases
+        return False
+    finally:
+        os.close(file)
+    return True
 
 
 def _looks(path: Path) -> tuple[int, int] | None:
