@@ -8,7 +8,7 @@ import asyncio
 import json
 import sys
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import timedelta
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -101,7 +101,7 @@ async def _from_everywhere(live: Live, docs: Path, brokers: str, tables: Path, s
 
 
 async def _waits(folder: Path, send: Send, count: int) -> Any:
-    """Seconds from before each of `count` documents is sent until a reader sees it; those before them, which are all seen, warm up."""
+    """Seconds from before each of `count` documents is sent until a reader sees it. Some before them warm up."""
     import lancedb
 
     connection = await lancedb.connect_async(folder, read_consistency_interval=timedelta(0))
@@ -110,41 +110,52 @@ async def _waits(folder: Path, send: Send, count: int) -> Any:
     found: dict[str, float] = {}
     warm = asyncio.Event()
     names = [f"change{n}" for n in range(_WARM + count)]
-    words = " ".join(page.read_text(encoding="utf-8") for page in sorted(_HANDBOOK.glob("*.md"))).split()
+    texts = _texts(names)
 
-    async def look() -> None:
-        # A look at a folder's time costs microseconds, asking the table for its version a twentieth of a processor.
-        versions, before, version = folder / f"{table.name}.lance" / "_versions", 0, -1
-        while len(found) < len(names):
-            if (changed := versions.stat().st_mtime_ns) != before and (now := await table.version()) != version:
-                before, version = changed, now
-                texts = (await table.query().select(["text"]).to_arrow())["text"].to_pylist()
-                seen = time.perf_counter()
-                for name in (text.split(" ", 1)[0] for text in texts):
-                    if name.startswith("change"):
-                        found.setdefault(name, seen)
-                if len(found) >= _WARM:
-                    warm.set()
-            await asyncio.sleep(_LOOK)  # another process' table has no event
-
-    looking = asyncio.create_task(look())
-    started = time.perf_counter()
-    sending = []
-    for n, name in enumerate(names):
-        if n == _WARM:
-            await warm.wait()
-            started = time.perf_counter() - n / RATE
-        await asyncio.sleep(max(0.0, started + n / RATE - time.perf_counter()))
-        at = n * _STEP % (len(words) - _WORDS)
-        text = " ".join([name, *words[at : at + _WORDS]])
-        sent[name] = time.perf_counter()
-        sending.append(asyncio.create_task(send(name, text)))
-    try:
+    async def send_all(wanted: Sequence[str]) -> None:
+        started = time.perf_counter()
+        sending = []
+        for n, name in enumerate(wanted):
+            await asyncio.sleep(max(0.0, started + n / RATE - time.perf_counter()))
+            sent[name] = time.perf_counter()
+            sending.append(asyncio.create_task(send(name, texts[name])))
         await asyncio.gather(*sending)
-        await asyncio.wait_for(looking, _PATIENCE)
+
+    looking = asyncio.create_task(_look(table, folder, len(names), found, warm))
+    try:
+        await send_all(names[:_WARM])
+        async with asyncio.timeout(_PATIENCE):
+            await warm.wait()
+        await send_all(names[_WARM:])
+        async with asyncio.timeout(_PATIENCE):
+            await looking
     except TimeoutError:
         raise CannotRun(f"{len(names) - len(found)} of {len(names)} changes were not found in {folder.name}") from None
     finally:
         looking.cancel()
         connection.close()
     return np.array([found[name] - sent[name] for name in names[_WARM:]])
+
+
+async def _look(table: Any, folder: Path, count: int, found: dict[str, float], warm: asyncio.Event) -> None:
+    """Note when each document is first seen, until all are; `warm` is set with the first of them."""
+    # A look at a folder's time costs microseconds, asking the table for its version a twentieth of a processor.
+    versions, before, version = folder / f"{table.name}.lance" / "_versions", 0, -1
+    while len(found) < count:
+        if (changed := versions.stat().st_mtime_ns) != before and (now := await table.version()) != version:
+            before, version = changed, now
+            rows = (await table.query().select(["text"]).to_arrow())["text"].to_pylist()
+            seen = time.perf_counter()
+            for name in (text.split(" ", 1)[0] for text in rows):
+                if name.startswith("change"):
+                    found.setdefault(name, seen)
+            if len(found) >= _WARM:
+                warm.set()
+        await asyncio.sleep(_LOOK)  # another process' table has no event
+
+
+def _texts(names: Sequence[str]) -> dict[str, str]:
+    """Of each name a document that begins with it, out of the handbook."""
+    words = " ".join(page.read_text(encoding="utf-8") for page in sorted(_HANDBOOK.glob("*.md"))).split()
+    places = [n * _STEP % (len(words) - _WORDS) for n in range(len(names))]
+    return {name: " ".join([name, *words[at : at + _WORDS]]) for name, at in zip(names, places, strict=True)}

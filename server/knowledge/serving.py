@@ -7,6 +7,7 @@ with has to be found among those that are loaded, and where it is not, words alo
 import asyncio
 import importlib
 import logging
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -316,7 +317,11 @@ class Serving:
 
 def _vectors(embedder: Embedder) -> Callable[[Sequence[str]], Awaitable[NDArray[np.float32]]]:
     async def embed(texts: Sequence[str]) -> NDArray[np.float32]:
-        parts = [(await embedder.embed(texts[at : at + _ASIDE])).vectors for at in range(0, len(texts), _ASIDE)]
+        parts = []
+        for at in range(0, len(texts), _ASIDE):
+            began = time.monotonic()
+            parts.append((await embedder.embed(texts[at : at + _ASIDE])).vectors)
+            await asyncio.sleep(time.monotonic() - began)  # half of the model is for others
         return np.concatenate(parts)
 
     return embed
