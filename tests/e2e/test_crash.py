@@ -34,7 +34,8 @@ def stream(live: Live, model: str, words: int, begun: "threading.Semaphore") -> 
 
 
 def children(pid: int) -> dict[int, str]:
-    found = {}
+    """The command line of each, in the order in which they were started: numbers of processes begin anew at times."""
+    found: list[tuple[int, int, str]] = []
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
             try:
@@ -42,9 +43,10 @@ def children(pid: int) -> dict[int, str]:
                 command = (entry / "cmdline").read_text(encoding="utf-8")
             except (FileNotFoundError, ProcessLookupError):
                 continue
-            if int(stat.rpartition(")")[2].split()[1]) == pid:
-                found[int(entry.name)] = command
-    return found
+            told = stat.rpartition(")")[2].split()
+            if int(told[1]) == pid:
+                found.append((int(told[19]), int(entry.name), command))
+    return {number: command for _, number, command in sorted(found)}
 
 
 def health(live: Live) -> dict[str, dict[str, object]]:
@@ -181,6 +183,6 @@ def test_a_port_in_use_is_said_before_anything_starts(wire: Live, tmp_path: Path
 
 def _worker_of(live: Live, model: str) -> int:
     """The process of a model, as the log tells it: the gateway's children start in the order of the recipe."""
-    workers = sorted(children(live.process.pid))
+    workers = list(children(live.process.pid))
     assert len(workers) == 2
     return workers[["slow", "other"].index(model)]
