@@ -41,6 +41,7 @@ class Asked:
     evaluate: bool = False
     data: Path | None = None
     calibration: Path | None = None
+    plain: bool = False
     act_order: bool = True
 
 
@@ -118,32 +119,35 @@ def _made(asked: Asked, path: Path, room: Path, told: Told) -> Made:
 
 
 def _gguf(asked: Asked, path: Path, told: Told) -> Made:
-    from server.models.quantization import gguf_file, kinds
+    from server.models.quantization import calibration, gguf_file, kinds
 
     kind = kinds.for_bits(asked.bits) if asked.kind is None else kinds.named(asked.kind)
     original = originals.read(path)
+    text, rounding = None, "each weight rounded to nearest"
+    if not asked.plain:
+        said, fitted = _calibration(asked)
+        try:
+            text, rounding = calibration.read(original, said), f"fitted to {fitted} (arXiv 2210.17323)"
+        except WeightsError as error:
+            if asked.calibration is not None:
+                raise QuantizeError(f"--calibration: {error}; leave it out, or give --plain") from error
+            rounding += f", because the model is not computed here ({error})"
     name = f"{_stem(path)}-{kind.name}"
     folder = asked.out or path.parent / name
     file = folder / f"{name}.gguf"
-    plan = originals.digest([original.identity(), kind.name])
+    plan = originals.digest([original.identity(), kind.name, text and [list(each) for each in text.windows]])
     if (found := _there(folder, file, plan)) is not None:
         return found
     folder.mkdir(parents=True, exist_ok=True)
-    written = gguf_file.write(original, kind, file, told)
-    made = Card(
-        name=name,
-        source=path.name,
-        format="GGUF",
-        how=f"{kind.name}, {kind.bits:g} bits a weight with its scales, rounded to nearest by {written.by}",
+    written = gguf_file.write(original, kind, file, told, text)
+    made = replace(
+        _card(path, name, "GGUF", file),
+        how=f"{kind.name}, {kind.bits:g} bits a weight with its scales by {written.by}, {rounding}",
         weights=original.count,
         half_bytes=original.half_bytes,
-        bytes=file.stat().st_size,
-        original_bytes=_size(path),
-        when=_now(),
         plan=plan,
         sums={file.name: written.sha256},
         types=written.kinds,
-        versions=card.versions(),
     )
     card.write(made, folder)
     return Made(file, folder, made)
@@ -156,7 +160,7 @@ def _gptq(asked: Asked, path: Path, told: Told) -> Made:
         raise QuantizeError(
             f"--bits {asked.bits:g}: gptq is made with {gptq_folder.BITS} bits, all that engines here read"
         )
-    text = _handbook(odd=False) if asked.calibration is None else evaluating.read(asked.calibration).text
+    text, fitted = _calibration(asked)
     name = f"{_stem(path)}-gptq"
     folder = asked.out or path.parent / name
     if not path.is_dir():
@@ -166,21 +170,14 @@ def _gptq(asked: Asked, path: Path, told: Told) -> Made:
         return found
     original = originals.read(path)
     sums = gptq_folder.write(path, folder, text, told, act_order=asked.act_order)
-    fitted = "every second page of the handbook" if asked.calibration is None else asked.calibration.name
     order = ", the columns that matter most first" if asked.act_order else ""
-    made = Card(
-        name=name,
-        source=path.name,
-        format="GPTQ",
+    made = replace(
+        _card(path, name, "GPTQ", folder),
         how=f"4 bits in groups, fitted to {fitted}{order} (arXiv 2210.17323)",
         weights=original.count,
         half_bytes=original.half_bytes,
-        bytes=_size(folder),
-        original_bytes=_size(path),
-        when=_now(),
         plan=plan,
         sums=sums,
-        versions=card.versions(),
     )
     card.write(made, folder)
     return Made(folder, folder, made)
@@ -198,22 +195,44 @@ def _exllama(asked: Asked, path: Path, room: Path, told: Told) -> Made:
         return found
     sums = exllama.write(asked.to, path, folder, asked.bits, room, told)
     count = _count(path)
-    made = Card(
-        name=name,
-        source=path.name,
-        format=asked.to.upper(),
+    made = replace(
+        _card(path, name, asked.to.upper(), folder),
         how=f"{asked.bits:g} bits a weight asked for, by {exllama.engine(asked.to)}'s converter and calibration",
         weights=count,
         half_bytes=2 * count,
-        bytes=_size(folder),
-        original_bytes=_size(path),
-        when=_now(),
         plan=plan,
         sums=sums,
-        versions=card.versions(),
     )
     card.write(made, folder)
     return Made(folder, folder, made)
+
+
+def _calibration(asked: Asked) -> tuple[str, str]:
+    """The text that rounding is fitted to, and what the card calls it. Raises QuantizeError."""
+    if asked.calibration is None:
+        return _handbook(odd=False), "every second page of the handbook"
+    read = evaluating.read(asked.calibration, option="--calibration")
+    if not read.text:
+        raise QuantizeError(f"--calibration {asked.calibration}: holds questions, and a text is wanted")
+    return read.text, asked.calibration.name
+
+
+def _card(path: Path, name: str, form: str, made: Path) -> Card:
+    """What every card says of a model at `path` that was made into `form` at `made`; the rest is put in its place."""
+    return Card(
+        name=name,
+        source=path.name,
+        format=form,
+        how="",
+        weights=0,
+        half_bytes=0,
+        bytes=_size(made),
+        original_bytes=_size(path),
+        when=datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        plan="",
+        sums={},
+        versions=card.versions(),
+    )
 
 
 def _count(folder: Path) -> int:
@@ -233,7 +252,10 @@ def _there(folder: Path, weights: Path, plan: str) -> Made | None:
         return None
     found = card.read(folder)
     if found is None or found.plan != plan:
-        raise QuantizeError(f"{weights} is there already, made of other weights; remove it, or give another --out")
+        raise QuantizeError(
+            f"{weights} is there already, made of other weights or fitted to another text; remove it, or give another "
+            f"--out"
+        )
     return Made(weights, folder, found)
 
 
@@ -245,17 +267,13 @@ def _size(path: Path) -> int:
     return sum(file.stat().st_size for file in parts(path))
 
 
-def _now() -> str:
-    return datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC")
-
-
 # ---- what it cost ---------------------------------------------------------------------------------------------------
 
 
 def _evaluated(made: Made, path: Path, data: evaluating.Data, room: Path, told: Told) -> Made:
     """The same with figures, on the card too."""
     count = made.card.weights
-    before = evaluating.score(path, data, room, _within("before", told), count=count)
+    before = evaluating.score_kept(path, data, room, _within("before", told), count=count)
     with _read_by_engines(made, told) as weights:
         engine = _ENGINES.get(made.card.format, "auto")
         after = evaluating.score(weights, data, room, _within("now", told), count=count, engine=engine)

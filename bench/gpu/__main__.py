@@ -10,10 +10,11 @@ from pathlib import Path
 
 from rich.console import Console
 
-from bench.gpu.checks import Check, lacking
+from bench.gpu.checks import Check
+from bench.gpu.machine import lacking
 from bench.gpu.report import FILE, Report
 
-_STEPS = {1: Check.first, 2: Check.second, 3: Check.third}
+_STEPS = (1, 2, 3)
 
 
 def main() -> int:
@@ -34,7 +35,7 @@ def main() -> int:
         check = Check(told.out.resolve(), told.device, err)
         check.report.begin(step)
         started = time.monotonic()
-        _STEPS[step](check)
+        check.step(step)
         err.print(f"step {step}: {time.monotonic() - started:.0f} s", markup=False)
     report = Report.read(told.out)
     report.show(out)

@@ -2,28 +2,27 @@
 
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from importlib import metadata
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import httpx
 from rich.console import Console
 
-from bench.gpu.arithmetic import Size, limit
+from bench.gpu.arithmetic import limit
+from bench.gpu.behaving import BEHAVIOURS
 from bench.gpu.driving import prompts, server_timed
-from bench.gpu.making import SIZES, make
+from bench.gpu.machine import alive, machine, used_memory, worker_of
+from bench.gpu.making import SIZES
 from bench.gpu.report import Figure, Report
 from bench.live import hearth
 from bench.table import CannotRun
-from server.models import cuda
-from server.models.engines.exllama import extension
 
 LIMIT_S = 570.0
 """Of a step, below the ten minutes that one may take."""
@@ -32,6 +31,26 @@ _CACHES = ("fp16", "q8", "q6", "q4")
 _FREED_S = 20.0
 _FREED = 0.95
 """Of the memory that the worker took, at least this much is free again once it is killed."""
+
+
+FIGURES: dict[str, dict[str, tuple[str, float | None, float | None]]] = {
+    "cancelled": {
+        "late": ("events of a request after it was cancelled", None, 0.0),
+        "same": ("the request beside a cancelled one answers as alone, share of tokens", 0.95, None),
+        "begun": ("a request for all the room begins after a cancelled one", 1.0, None),
+    },
+    "overlong": {
+        "refused": ("a prompt over the context is refused by its fault", 1.0, None),
+        "answered": ("the request after an over-long one is answered", 1.0, None),
+    },
+    "shared_prefix": {
+        "kept": ("share of a beginning read before that is not computed again", 0.7, None),
+        "first": ("first token after a beginning read before, beside the first time", None, None),
+        "same": ("two answers after it alike, share of tokens", 0.95, None),
+    },
+    "grammar": {"valid": ("8 answers at once that conform to a JSON schema, share", 1.0, None)},
+}
+"""What each behaviour's figures are called, and their bars: at least, at most."""
 
 
 class MeasurementFailed(RuntimeError):
@@ -56,16 +75,30 @@ class Check:
         self.caches = ("auto",) if self.dry else _CACHES
         self.streams = _STREAMS[:2] if self.dry else _STREAMS
         self.big = SIZES["tiny" if self.dry else "7b"]
+        self.lengths = (32, 16) if self.dry else (128, 128)
+        """Tokens of the prompts and of the answers whose speed is measured."""
+        self.bandwidth: float | None = None
+        self.attention: dict[int, float] = {}
+        """Seconds that our attention takes for one new token of so many streams."""
+
+    def step(self, number: int) -> None:
+        """Every check of a step, each whatever became of those before it."""
+        for check in {1: self._first, 2: self._second, 3: self._third}[number]():
+            try:
+                check()
+            except Exception as error:  # noqa: BLE001 - one that breaks in a way of its own costs its figures alone
+                name = getattr(check, "func", check).__name__.strip("_").replace("_", " ")
+                self._missed(number, f"the check {name}", error, least=0.0)
 
     # ---- step 1: builds, and says what it should -----------------------------------------------------------------
 
-    def first(self) -> None:
+    def _first(self) -> list[Callable[[], None]]:
         self.report.machine = machine(self.device)
-        if not self.dry:
-            self._timed(1, "extension built, s", "s", self._build)
-        size = SIZES["tiny" if self.dry else "small"]
-        models = make(self.out / "models" / "small", size, halves=True)
-        self._logits(1, models, size, 128 if self.dry else 512)
+        self.report.save()
+        return [*([] if self.dry else [self._built]), partial(self._logits, 1, "tiny" if self.dry else "small")]
+
+    def _built(self) -> None:
+        self._timed(1, "extension built, s", "s", self._build)
 
     def _build(self) -> float:
         started = time.monotonic()
@@ -73,12 +106,14 @@ class Check:
         self._run(command)
         return time.monotonic() - started
 
-    def _logits(self, step: int, models: Path, size: Size, tokens: int) -> None:
+    def _logits(self, step: int, name_of_size: str) -> None:
         """Two figures against transformers, with the issue's bars."""
+        size, tokens = SIZES[name_of_size], 128 if self.dry else 512
         told = {"device": self.device, "tokens": tokens, "vocabulary": size.vocabulary, "data": str(self.data)}
         told |= {"kept": str(self.out / "reference.npy"), "engine": self.engine}
         name = "logits" if not self.dry else "prompt log-probabilities"
         try:
+            models = self._model(name_of_size, halves=True)
             self._task("reference", {**told, "source": str(models / "fp16")})
             keys = {"keys": {"precision": "f32", "weights": "float"}} if self.dry else {}
             task = "scores" if self.dry else "logits"
@@ -94,28 +129,70 @@ class Check:
             Figure(step, f"{name} against transformers, same first choice ({wide})", found["agreement"], least=0.98),
         )
 
-    # ---- step 2: how fast ----------------------------------------------------------------------------------------
+    # ---- step 2: how it behaves, and how fast ----------------------------------------------------------------------
 
-    def second(self) -> None:
-        if not self.dry:
-            middle = make(self.out / "models" / "middle", SIZES["middle"], halves=True)
-            self._logits(2, middle, SIZES["middle"], 512)
-        models = make(self.out / "models" / "big", self.big, halves=self.dry)
+    def _second(self) -> list[Callable[[], None]]:
+        logits = [] if self.dry else [partial(self._logits, 2, "middle")]
+        behaviours = [partial(self._behaviour, name) for name in BEHAVIOURS]
+        speeds = [partial(self._speed, cache) for cache in self.caches]
+        return [*logits, *behaviours, self._bandwidth, self._kernel, *speeds]
+
+    def _behaviour(self, name: str) -> None:
+        size = "tiny" if self.dry else "middle"
+        try:
+            source = self._model(size, halves=True) / self.form
+            asked = self._told(source, behaviour=name, vocabulary=SIZES[size].vocabulary)
+            found = self._task("behaviour", asked)
+        except MeasurementFailed as error:
+            for what, least, most in FIGURES[name].values():
+                self._missed(2, what, error, least=least, most=most)
+            return
+        for key, (what, least, most) in FIGURES[name].items():
+            self.report.add(Figure(2, what, found[key], least=least, most=most))
+
+    def _bandwidth(self) -> None:
         try:
             self.bandwidth = self._task("bandwidth", {"device": self.device})["bytes_per_second"]
             self.report.add(Figure(2, "memory bandwidth, by copying", self.bandwidth / 1e9, "GB/s"))
         except MeasurementFailed as error:
             self._missed(2, "memory bandwidth, by copying", error)
-            return
-        for cache in self.caches:
-            self._speed(models / self.form, cache)
 
-    def _speed(self, source: Path, cache: str) -> None:
+    def _kernel(self) -> None:
+        """How long our attention takes for new tokens: at the lengths that `_speed` is measured at, and long ones."""
+        length, tokens = self.lengths
+        shapes = [(streams, length + tokens // 2) for streams in self.streams]
+        shapes += [(streams, 300 if self.dry else 4096) for streams in (1, self.streams[-1])]
+        big = self.big
+        told = {"device": self.device, "heads": big.heads, "kv_heads": big.kv_heads, "width": big.head_dim}
+        told["shapes"] = shapes
+        try:
+            found = self._task("kernel", told)
+        except MeasurementFailed as error:
+            self._missed(2, "attention of new tokens", error)
+            return
+        self.report.machine["attention of new tokens"] = found["attention"]
+        for row in found["rows"]:
+            streams, length = row["streams"], row["length"]
+            what = f"attention of new tokens, {streams} x {length}"
+            self.attention.setdefault(streams, row["paged"] / 1000)
+            self.report.add(
+                Figure(2, f"{what}: a call", row["paged"], "ms"),
+                Figure(2, f"{what}: beside keys that lie in order", row["paged"] / row["plain"], "times"),
+            )
+            if self.bandwidth is not None and not self.dry:
+                share = row["bytes_per_second"] / self.bandwidth
+                self.report.add(Figure(2, f"{what}: share of the memory bandwidth", share))
+            parts = ", ".join(f"{name} {100 * part:.0f} %" for name, part in row["parts"].items())
+            self.report.told[what] = parts
+        self.report.save()
+
+    def _speed(self, cache: str) -> None:
         """Rates with one cache; bars for what the recipe takes unless told otherwise, which comes first."""
-        length, tokens = (32, 16) if self.dry else (128, 128)
-        told = self._told(source, prompt=length, tokens=tokens, streams=self.streams, cache=cache)
+        length, tokens = self.lengths
         barred = cache == self.caches[0]
         try:
+            source = self._model("tiny" if self.dry else "7b", halves=self.dry) / self.form
+            told = self._told(source, prompt=length, tokens=tokens, streams=self.streams, cache=cache)
             found = self._task("speed", {**told, **({"compare": 4} if barred else {})})
         except MeasurementFailed as error:
             self._missed(2, f"speed, {cache} cache", error, least=0.6 if barred and not self.dry else None)
@@ -123,15 +200,17 @@ class Check:
         rates = {row["streams"]: row["rate"] for row in found["rows"]}
         for row in found["rows"]:
             streams, rate = row["streams"], row["rate"]
-            share = rate / limit(self.big, self.bandwidth, streams, length + tokens / 2, cache)
             least = 0.6 if streams == 1 and barred and not self.dry else None
             what = f"{cache} cache, {streams} stream{'s' if streams > 1 else ''}"
             self.report.add(
                 Figure(2, f"{what}: tokens a second", rate, "tokens/s"),
                 Figure(2, f"{what}: first token", 1000 * row["first"], "ms"),
                 # The dry run's weights are 16 bits wide, so the limit of four bits is none of it.
-                *([] if self.dry else [Figure(2, f"{what}: share of the memory's limit", share, least=least)]),
+                *([] if self.dry else [self._share(what, rate, streams, length + tokens / 2, cache, least)]),
             )
+            if barred and not self.dry and streams in self.attention:
+                share = self.big.layers * self.attention[streams] * rate / streams
+                self.report.add(Figure(2, f"{what}: share of a step that our attention takes, if it is used", share))
         if barred:
             self.report.add(Figure(2, "a batch answers as one stream does, share of tokens", found["same"], least=0.95))
             if 16 in rates:
@@ -139,17 +218,16 @@ class Check:
 
     # ---- step 3: in company --------------------------------------------------------------------------------------
 
-    def third(self) -> None:
-        models = make(self.out / "models" / "big", self.big, halves=self.dry)
-        self._served(models / self.form)
-        self._quantised()
+    def _third(self) -> list[Callable[[], None]]:
+        return [self._served, self._quantised]
 
-    def _served(self, source: Path) -> None:
+    def _served(self) -> None:
         """The real server against the bare generator, and its worker killed."""
         streams, length, tokens = (2, 32, 16) if self.dry else (16, 128, 256)
         least = None if self.dry else 0.97
         name = f"server against bare generator, {streams} streams"
         try:
+            source = self._model("tiny" if self.dry else "7b", halves=self.dry) / self.form
             bare = self._task("bare", self._told(source, prompt=length, tokens=tokens, streams=streams))["rate"]
             context = -(-(length + tokens + 64) // 256) * 256
             keys = {"engine": self.engine, "source": str(source), "parallel": streams, "context": context}
@@ -169,7 +247,7 @@ class Check:
 
     def _killed(self, url: str, gateway: int, before: int | None) -> None:
         """kill -9 of the worker: its memory is free, and another one serves."""
-        worker = _worker(gateway)
+        worker = worker_of(gateway)
         if worker is None:
             self._missed(
                 3, "memory freed by kill -9 of the worker", MeasurementFailed("no worker was found"), least=_FREED
@@ -178,9 +256,9 @@ class Check:
         loaded = used_memory()
         os.kill(worker, signal.SIGKILL)
         until = time.monotonic() + _FREED_S
-        while _alive(worker) and time.monotonic() < until:
+        while alive(worker) and time.monotonic() < until:
             time.sleep(0.05)  # another process' child, which cannot be waited for
-        self.report.add(Figure(3, "worker gone after kill -9", 0.0 if _alive(worker) else 1.0, least=1.0))
+        self.report.add(Figure(3, "worker gone after kill -9", 0.0 if alive(worker) else 1.0, least=1.0))
         if before is not None and loaded is not None and loaded > before:
             # The next worker may be loading already, so the least that was seen counts.
             least = loaded
@@ -209,14 +287,13 @@ class Check:
 
     def _quantised(self) -> None:
         """`hearth quantize --eval`, to exl2 on a GPU and to gguf in a dry run."""
-        size = SIZES["tiny" if self.dry else "short"]
-        models = make(self.out / "models" / "short", size, halves=True)
         form = "gguf" if self.dry else "exl2"
         made = self.out / "models" / f"short-{form}"
-        command = [sys.executable, "-m", "server", "quantize", str(models / "fp16"), "--to", form, "--bits", "4"]
-        command += ["--out", str(made), "--recipe", str(self._recipe({})), "--eval", "--data", str(self._text())]
         try:
-            self._run(command)
+            models = self._model("tiny" if self.dry else "short", halves=True)
+            command = [sys.executable, "-m", "server", "quantize", str(models / "fp16"), "--to", form, "--bits", "4"]
+            command += ["--out", str(made), "--recipe", str(self._recipe({})), "--eval", "--data", str(self._text())]
+            self._run([*command, *(["--calibration", str(self._text())] if self.dry else [])])
             told = json.loads((made / "quantized.json").read_text(encoding="utf-8"))
         except (MeasurementFailed, OSError) as error:
             self._missed(3, f"quantised to {form} and measured", error, least=0.0)
@@ -234,6 +311,20 @@ class Check:
     def _told(self, source: Path, **more: Any) -> dict[str, Any]:
         told = {"engine": self.engine, "source": str(source), "data": str(self.data), "device": self.device}
         return {**told, "vocabulary": self.big.vocabulary, **more}
+
+    def _model(self, name: str, *, halves: bool) -> Path:
+        """The folder of a model of the check, made in a process of its own where it is not there."""
+        folder = self.out / "models" / name
+        if not (folder / "done").exists():
+            self._task("made", {"folder": str(folder), "size": name, "halves": halves})
+        return folder
+
+    def _share(self, what: str, rate: float, streams: int, context: float, cache: str, least: float | None) -> Figure:
+        """A rate beside what the memory allows."""
+        name = f"{what}: share of the memory's limit"
+        if self.bandwidth is None:
+            return Figure(2, name, least=least, missed="the memory bandwidth is not known")
+        return Figure(2, name, rate / limit(self.big, self.bandwidth, streams, context, cache), least=least)
 
     def _text(self) -> Path:
         """A text for the perplexity of random weights, which mean nothing: what counts is how it changes."""
@@ -298,62 +389,3 @@ class Check:
         if process.returncode:
             raise MeasurementFailed("\n".join([*said.splitlines()[-3:], *complained.splitlines()[-12:]]))
         return said
-
-
-# ---- the machine ----------------------------------------------------------------------------------------------------
-
-
-def lacking() -> str | None:
-    """In one sentence what this machine needs before the check can begin; None where it has everything."""
-    if not cuda.gpus():
-        return "no CUDA device: nvidia-smi finds no NVIDIA GPU; `scripts/gpu-check all --device cpu` is a dry run"
-    if (reason := cuda.torch_lacks()) is not None:
-        return f"{reason}: install one from pytorch.org"
-    for package in ("transformers", "exllamav2"):
-        if (extension.version(package) if package == "exllamav2" else _version(package)) is None:
-            extra = "cuda" if package == "exllamav2" else "transformers"
-            return f"{package} is not installed; run: pip install 'hearth[{extra}]'"
-    if (
-        shutil.which("nvcc") is None
-        and not Path(os.environ.get("CUDA_HOME", "/usr/local/cuda"), "bin", "nvcc").exists()
-    ):
-        return "nvcc is not installed, and the extension of exllamav2 is compiled with it: install the CUDA toolkit"
-    return None
-
-
-def machine(device: str) -> dict[str, Any]:
-    """What the figures were measured on."""
-    found = [f"{gpu.name} (sm {gpu.capability})" for gpu in cuda.gpus()]
-    told: dict[str, Any] = {"device": ", ".join(found) if device == "cuda" else f"cpu, {os.cpu_count()} processors"}
-    told["when"] = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime())
-    return told | {name: _version(name) for name in ("hearth", "torch", "transformers", "exllamav2") if _version(name)}
-
-
-def used_memory() -> int | None:
-    """Bytes of all GPUs that are in use; None where the driver does not tell."""
-    found = [(gpu.total, gpu.free) for gpu in cuda.gpus()]
-    known = [total - free for total, free in found if total is not None and free is not None]
-    return sum(known) if known and len(known) == len(found) else None
-
-
-def _version(package: str) -> str | None:
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return None
-
-
-def _worker(gateway: int) -> int | None:
-    """The one process that the gateway has started for its model, by /proc."""
-    children = Path(f"/proc/{gateway}/task/{gateway}/children")
-    found = [int(each) for each in children.read_text(encoding="utf-8").split()] if children.exists() else []
-    named = [each for each in found if b"worker" in Path(f"/proc/{each}/cmdline").read_bytes()]
-    return (named or found or [None])[0]
-
-
-def _alive(process: int) -> bool:
-    try:
-        state = Path(f"/proc/{process}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[0]
-    except OSError:
-        return False
-    return state not in ("Z", "X")

@@ -6,21 +6,26 @@
 import json
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from bench.gpu.arithmetic import agreement, relative_error, same_tokens
+from bench.gpu.behaving import BEHAVIOURS, ROOM
 from bench.gpu.driving import engine_timed, prompts
+from bench.gpu.making import SIZES, make
 from config.model import LocalModel
 from server.models.engine import Engine
 from server.models.engines import create
 from server.models.engines.exllama import extension
+from server.models.engines.exllama.generator import PAGE
 
 _READ = 2 << 30
 _TIMES = 10
 _WARM = 8
+_CALLS = 20
 
 
 def loaded(told: dict[str, Any], **more: Any) -> Engine:
@@ -188,7 +193,103 @@ def _bare_exllamav2(told: dict[str, Any], asked: list[list[int]]) -> dict[str, f
     return {"rate": rate}
 
 
-TASKS = {each.__name__: each for each in (bandwidth, reference, logits, scores, speed, bare)}
+def made(told: dict[str, Any]) -> dict[str, str]:
+    """A model of the check, in the folder it is told."""
+    return {"folder": str(make(Path(told["folder"]), SIZES[told["size"]], halves=told["halves"]))}
+
+
+def behaviour(told: dict[str, Any]) -> dict[str, float]:
+    """One of `BEHAVIOURS`, of the engine as a recipe would have it."""
+    # All the room there is for one request, so that one which leaves some taken is found out.
+    keys = {"context": ROOM, "cache_tokens": ROOM, "parallel": 8, **told.get("keys", {})}
+    engine = loaded(told, **keys)
+    engine_timed(engine, prompts(1, 16, told["vocabulary"]), _WARM)
+    found = BEHAVIOURS[told["behaviour"]](engine, told["vocabulary"])
+    engine.close()
+    return found
+
+
+def kernel(told: dict[str, Any]) -> dict[str, Any]:
+    """Our attention over pages, for one new token of each stream, beside attention over keys that lie in order.
+
+    Each row: `streams` and `length`; milliseconds of a call, `paged` and `plain`; bytes a second of keys and values
+    that the first one reads; and the share of it of each of torch's own functions, by the time they take.
+    """
+    import torch
+
+    from server.models.engines.exllama import attention
+
+    device, kind = told["device"], torch.float16 if told["device"] == "cuda" else torch.float32
+    heads, kv_heads, width = told["heads"], told["kv_heads"], told["width"]
+    rows = []
+    for streams, length in told["shapes"]:
+        pages = -(-(length + 1) // PAGE)
+        k_cache, v_cache = (
+            torch.randn(streams * pages, PAGE, kv_heads, width, device=device, dtype=kind) for _ in range(2)
+        )
+        table = torch.randperm(streams * pages, device=device, dtype=torch.int32).view(streams, pages)
+        q = torch.randn(streams, 1, heads, width, device=device, dtype=kind)
+        k, v = (torch.randn(streams, 1, kv_heads, width, device=device, dtype=kind) for _ in range(2))
+        lengths = torch.full((streams,), length, device=device, dtype=torch.int32)
+        longest = attention.expect(length + 1)
+
+        def paged(q: Any = q, k: Any = k, v: Any = v, lengths: Any = lengths, table: Any = table) -> Any:
+            return attention.flash_attn_with_kvcache(q, k_cache, v_cache, k, v, lengths, table)  # noqa: B023
+
+        keys, values = (each[table.long()].flatten(1, 2)[:, : length + 1] for each in (k_cache, v_cache))
+        keys, values = (each.transpose(1, 2).contiguous() for each in (keys, values))
+
+        def plain(q: Any = q, keys: Any = keys, values: Any = values) -> Any:
+            return torch.nn.functional.scaled_dot_product_attention(
+                q.transpose(1, 2), keys, values, enable_gqa=heads != kv_heads
+            )
+
+        with torch.inference_mode():
+            found = paged()
+            keys[:, :, length], values[:, :, length] = k[:, 0], v[:, 0]
+            assert torch.allclose(found, plain().transpose(1, 2), atol=2e-2), "the attentions differ"
+            one, other = _fastest(paged, device), _fastest(plain, device)
+            read = 2 * streams * (length + 1) * kv_heads * width * q.element_size()
+            row = {"streams": streams, "length": length, "paged": 1000 * one, "plain": 1000 * other}
+            rows.append({**row, "bytes_per_second": read / one, "parts": _parts(paged, device)})
+        longest.rows = 0
+    return {"rows": rows, "attention": attention.BACKEND}
+
+
+def _fastest(call: Callable[[], Any], device: str) -> float:
+    """Seconds of a call when many follow each other: the best of ten rounds."""
+    best = float("inf")
+    for _ in range(_TIMES):
+        _wait(device)
+        started = time.perf_counter()
+        for _ in range(_CALLS):
+            call()
+        _wait(device)
+        best = min(best, (time.perf_counter() - started) / _CALLS)
+    return best
+
+
+def _parts(call: Callable[[], Any], device: str) -> dict[str, float]:
+    """The kernels of a call by torch's profiler, with their share of its time; those on the processor where there is
+    no GPU. Five at most."""
+    from torch.profiler import ProfilerActivity, profile
+
+    kinds = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if device == "cuda" else [])]
+    with profile(activities=kinds) as profiled:
+        for _ in range(_CALLS):
+            call()
+        _wait(device)
+    spent = {
+        each.key: float(each.self_device_time_total if device == "cuda" else each.self_cpu_time_total)
+        for each in profiled.key_averages()
+    }
+    whole = sum(spent.values()) or 1.0
+    largest = sorted(spent, key=spent.__getitem__, reverse=True)[:5]
+    return {name[:60]: spent[name] / whole for name in largest}
+
+
+_ALL = (bandwidth, reference, logits, scores, speed, bare, made, behaviour, kernel)
+TASKS: dict[str, Callable[[dict[str, Any]], Any]] = {each.__name__: each for each in _ALL}
 
 if __name__ == "__main__":
     print(json.dumps(TASKS[sys.argv[1]](json.loads(sys.argv[2]))), flush=True)

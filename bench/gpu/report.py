@@ -1,7 +1,7 @@
 """gpu-check.json and the table of it: each figure with its bar, and what could not be measured with the reason."""
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +47,8 @@ class Report:
     folder: Path
     machine: dict[str, Any]
     figures: list[Figure]
+    told: dict[str, str] = field(default_factory=dict)
+    """What is no figure, by what it is of: the kernels that a call is made of."""
 
     @classmethod
     def read(cls, folder: Path) -> "Report":
@@ -56,11 +58,13 @@ class Report:
         except FileNotFoundError:
             return cls(folder, {}, [])
         figures = [Figure(**{key: each[key] for key in Figure.__dataclass_fields__}) for each in told["figures"]]
-        return cls(folder, told["machine"], figures)
+        return cls(folder, told["machine"], figures, told.get("told", {}))
 
     def begin(self, step: int) -> None:
         """Forget what an earlier run of this step found."""
         self.figures = [figure for figure in self.figures if figure.step != step]
+        if step == 2:
+            self.told = {}
         self.save()
 
     def add(self, *figures: Figure) -> None:
@@ -69,7 +73,8 @@ class Report:
 
     def save(self) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
-        told = {"machine": self.machine, "figures": [{**asdict(each), "state": each.state} for each in self.figures]}
+        figures = [{**asdict(each), "state": each.state} for each in self.figures]
+        told = {"machine": self.machine, "figures": figures, "told": self.told}
         fresh = self.folder / f".{FILE}.new"
         fresh.write_text(json.dumps(told, indent=2) + "\n", encoding="utf-8")
         fresh.replace(self.folder / FILE)
@@ -90,3 +95,5 @@ class Report:
             out.width = 160
         out.print(", ".join(f"{name}: {value}" for name, value in self.machine.items()), markup=False)
         out.print(table)
+        for name, each in self.told.items():
+            out.print(f"{name}: {each}", markup=False)

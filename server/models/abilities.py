@@ -30,7 +30,7 @@ ABILITIES: dict[str, frozenset[str]] = {
     "openvino": SAMPLING | STRUCTURED | IDS | {"echo", "prompt_logprobs", "draft"},
     "llamacpp": SAMPLING | STRUCTURED,
     "exllamav2": SAMPLING | STRUCTURED | IDS | {"echo", "prompt_logprobs", "draft", "adapter"},
-    "exllamav3": SAMPLING | STRUCTURED | IDS | {"draft", "adapter"},
+    "exllamav3": SAMPLING | STRUCTURED | IDS | {"echo", "prompt_logprobs", "draft", "adapter"},
     "transformers": SAMPLING | STRUCTURED | IDS | {"echo", "prompt_logprobs"},
     "reader": STRUCTURED - {"grammar"},
     "echo": frozenset(),

@@ -4,15 +4,24 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any, cast
 
+import msgspec
 import numpy as np
 import pytest
 from rich.console import Console
 
+from bench.gpu import measuring
 from bench.gpu.arithmetic import Size, agreement, limit, relative_error, same_tokens
+from bench.gpu.behaving import BEHAVIOURS, ROOM, conforms
+from bench.gpu.checks import FIGURES, Check, MeasurementFailed
 from bench.gpu.making import SIZES, make
+from bench.gpu.measuring import loaded
 from bench.gpu.report import FILE, Figure, Report
+from server.models.engine import Delta, Engine, Event, Generate
+from tests.making import made
 from tests.making.oracle import needs_torch
 
 ROOT = Path(__file__).parents[2]
@@ -91,3 +100,125 @@ def test_it_refuses_in_one_sentence(arguments: list[str], says: str, tmp_path: P
     )
     assert done.returncode == 2 and says in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
+
+
+# ---- the checks themselves, on a processor --------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
+    told = {"engine": "openvino", "source": str(made("random")), "data": str(tmp_path_factory.mktemp("data"))}
+    ready = loaded(told, context=ROOM, cache_tokens=ROOM, parallel=8)
+    yield ready
+    ready.close()
+
+
+@pytest.mark.parametrize("name", BEHAVIOURS)
+def test_an_engine_that_behaves_meets_every_bar(name: str, engine: Engine) -> None:
+    found = BEHAVIOURS[name](engine, 500)
+    assert set(found) == set(FIGURES[name])
+    for key, (what, least, most) in FIGURES[name].items():
+        state = Figure(2, what, found[key], least=least, most=most).state
+        assert state == ("told" if key == "first" else "passed"), (what, found[key])
+
+
+class _Forgetful:
+    """An engine that hears no cancelling, reads every prompt anew and knows no grammar."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    def cancel(self, key: int) -> None:
+        pass
+
+    def submit(self, key: int, request: Generate) -> None:
+        self._engine.submit(key, msgspec.structs.replace(request, grammar=None))
+
+    def step(self) -> list[tuple[int, Event]]:
+        told = self._engine.step()
+        return [(k, msgspec.structs.replace(e, cached_tokens=0) if isinstance(e, Delta) else e) for k, e in told]
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._engine, name)
+
+
+def test_one_that_does_not_misses_them(engine: Engine) -> None:
+    forgetful = cast(Engine, _Forgetful(engine))
+    assert BEHAVIOURS["cancelled"](forgetful, 500)["late"] > 0
+    assert BEHAVIOURS["shared_prefix"](forgetful, 500)["kept"] == 0
+    assert BEHAVIOURS["grammar"](forgetful, 500)["valid"] < 1
+    assert not conforms('{"name": "a", "count": -1}') and not conforms('{"name": "a", "count": true}')
+    assert conforms('{"name": "a", "count": 1}') and not conforms("[]") and not conforms("{")
+
+
+@needs_torch
+def test_attention_of_new_tokens_is_timed_beside_keys_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(measuring, "_CALLS", 1)
+    asked = {"device": "cpu", "heads": 4, "kv_heads": 2, "width": 32, "shapes": [(1, 300), (3, 255)]}
+    found = measuring.kernel(asked)
+    assert [(row["streams"], row["length"]) for row in found["rows"]] == [(1, 300), (3, 255)]
+    for row in found["rows"]:
+        assert row["paged"] > 0 and row["plain"] > 0 and row["bytes_per_second"] > 0
+        assert row["parts"] and sum(row["parts"].values()) <= 1.001
+    from server.models.engines.exllama.attention import expect
+
+    assert expect(0).rows == 0 and found["attention"] == "torch sdpa"
+
+
+def test_a_check_that_fails_does_not_stop_those_after_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[str] = []
+
+    def task(check: Check, name: str, told_: dict[str, object]) -> dict[str, object]:
+        told.append(str(told_.get("behaviour", name)))
+        if name == "behaviour" and told_["behaviour"] == "cancelled":
+            raise MeasurementFailed("the GPU fell off the bus")
+        if name == "behaviour" and told_["behaviour"] == "overlong":
+            raise ZeroDivisionError("a fault of the check itself")
+        if name == "behaviour":
+            return {key: 1.0 for key in FIGURES[str(told_["behaviour"])]}
+        if name == "bandwidth":
+            raise MeasurementFailed("no memory")
+        if name == "kernel":
+            return {"rows": [], "attention": "none"}
+        return {"rows": [{"streams": 1, "rate": 5.0, "first": 0.1}], "same": 1.0}
+
+    monkeypatch.setattr(Check, "_task", task)
+    monkeypatch.setattr(Check, "_model", lambda check, name, halves: tmp_path)
+    Check(tmp_path, "cpu", Console(quiet=True)).step(2)
+    assert told == [*BEHAVIOURS, "bandwidth", "kernel", "speed"]
+    report = Report.read(tmp_path)
+    missed = {figure.name: figure.missed for figure in report.failed() if figure.missed}
+    assert [missed[what] for what, _, _ in FIGURES["cancelled"].values()] == ["the GPU fell off the bus"] * 3
+    assert missed["the check behaviour"] == "a fault of the check itself"
+    names = {figure.name: figure.value for figure in report.figures}
+    assert names["auto cache, 1 stream: tokens a second"] == 5.0
+
+
+def test_speed_on_a_gpu_is_told_beside_what_its_memory_allows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def task(check: Check, name: str, told: dict[str, Any]) -> dict[str, object]:
+        if name == "bandwidth":
+            return {"bytes_per_second": 4e12}
+        if name == "kernel":
+            assert (told["heads"], told["kv_heads"], told["width"]) == (32, 32, 128)
+            rows = [{"streams": n, "length": length, "paged": 0.1, "plain": 0.05} for n, length in told["shapes"]]
+            parts = {"bytes_per_second": 1e12, "parts": {"gather": 0.7}}
+            return {"rows": [{**row, **parts} for row in rows], "attention": "torch sdpa"}
+        if name == "speed":
+            rates = {1: 250.0, 4: 900.0, 16: 1900.0, 32: 3000.0}
+            return {"rows": [{"streams": n, "rate": rates[n], "first": 0.01} for n in told["streams"]], "same": 1.0}
+        raise MeasurementFailed("not asked for here")
+
+    monkeypatch.setattr(Check, "_task", task)
+    monkeypatch.setattr(Check, "_model", lambda check, name, halves: tmp_path)
+    Check(tmp_path, "cuda", Console(quiet=True)).step(2)
+    report = Report.read(tmp_path)
+    found = {figure.name: figure for figure in report.figures}
+    one = found["fp16 cache, 1 stream: share of the memory's limit"]
+    assert one.value == pytest.approx(250 / limit(SEVEN, 4e12, 1, 192, "fp16")) and one.state == "failed"
+    assert found["16 streams against one, tokens/s"].state == "failed"  # 7.6 times
+    # 32 layers of 0.1 ms, in a step of 4 ms.
+    share = found["fp16 cache, 1 stream: share of a step that our attention takes, if it is used"]
+    assert share.value == pytest.approx(0.8)
+    assert found["attention of new tokens, 32 x 4096: share of the memory bandwidth"].value == pytest.approx(0.25)
+    assert report.told["attention of new tokens, 1 x 192"] == "gather 70 %"
+    assert "q4 cache, 32 streams: tokens a second" in found

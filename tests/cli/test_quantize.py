@@ -32,7 +32,7 @@ def test_a_model_of_the_recipe_gets_smaller_and_its_card_says_what_that_cost(rec
     text = tmp_path / "text.txt"
     text.write_text("The server answers. " * 40, encoding="utf-8")
     out = tmp_path / "small"
-    told = ["chat", "--bits", "4.0", "--out", str(out), "--eval", "--data", str(text)]
+    told = ["chat", "--bits", "4.0", "--out", str(out), "--calibration", str(text), "--eval", "--data", str(text)]
     done = hearth(recipe, *told)
     assert done.exit_code == 0, done.stderr
     (file,) = out.glob("*-q4_0.gguf")
@@ -42,6 +42,7 @@ def test_a_model_of_the_recipe_gets_smaller_and_its_card_says_what_that_cost(rec
         assert wanted in done.stdout and wanted in card
     assert kept["bytes"] == file.stat().st_size < kept["half_bytes"] / 2
     assert f"`{kept['sums'][file.name]}`" in card and "4.5 bits a weight with its scales" in card
+    assert "fitted to text.txt" in card
     figures = kept["evaluated"][0]
     assert figures["before"] != figures["after"] and 0 < figures["agreement"] < 1
     assert not list(out.glob(".*"))
@@ -50,8 +51,12 @@ def test_a_model_of_the_recipe_gets_smaller_and_its_card_says_what_that_cost(rec
     assert again.exit_code == 0 and "quantising" not in again.stdout and "perplexity now" in again.stdout
     assert (out / "README.md").read_text(encoding="utf-8") == card
     # Other weights do not go over these.
-    other = hearth(recipe, str(made("random", format="safetensors")), "--bits", "4.0", "--out", str(out))
+    other = hearth(recipe, str(made("random", format="safetensors")), "--plain", "--out", str(out))
     assert other.exit_code == 0, "a file of another name lies beside it"
+    assert "each weight rounded to nearest" in (out / "README.md").read_text(encoding="utf-8")
+    # Nor does what is fitted to another text, or to none.
+    plain = hearth(recipe, "chat", "--plain", "--out", str(out))
+    assert plain.exit_code == 1 and "made of other weights or fitted to another text" in plain.stderr
 
 
 def test_every_fault_is_one_sentence(recipe: Path, tmp_path: Path) -> None:
@@ -66,11 +71,19 @@ def test_every_fault_is_one_sentence(recipe: Path, tmp_path: Path) -> None:
         (gguf, "--to", "gptq"): "gptq is made of a folder with safetensors, not of a GGUF file",
         (gguf, "--to", "exl2"): "exl2 is made of a folder with safetensors, not of a GGUF file",
         ("chat", "--eval", "--data", "none.txt"): "--data none.txt: ",
+        ("chat", "--calibration", "none.txt"): "--calibration none.txt: ",
+        ("chat", "--calibration", str(_asked(tmp_path))): "holds questions, and a text is wanted",
     }.items():
         done = hearth(recipe, *arguments, "--out", out)
         assert done.exit_code == 1 and says in done.stderr, (arguments, done.stderr)
         assert len(done.stderr.strip().splitlines()) == 1
     assert not Path(out).exists()
+
+
+def _asked(folder: Path) -> Path:
+    file = folder / "asked.jsonl"
+    file.write_text('{"prompt": "a", "answer": "b"}', encoding="utf-8")
+    return file
 
 
 @needs_torch

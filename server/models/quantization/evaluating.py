@@ -10,8 +10,11 @@ import math
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from importlib import metadata
 from pathlib import Path
+
+import msgspec
 
 from config.model import LocalModel
 from server.models.engine import (
@@ -27,7 +30,9 @@ from server.models.engine import (
     is_last,
 )
 from server.models.engines import create
+from server.models.header import parts
 from server.models.quantization.fault import QuantizeError, Told
+from server.models.quantization.originals import digest
 
 WINDOW = 512
 """Tokens read at a time."""
@@ -78,15 +83,15 @@ class Data:
     questions: Sequence[Question] = ()
 
 
-def read(file: Path) -> Data:
-    """A .jsonl file of objects with `prompt` and `answer`, or a text. Raises QuantizeError."""
+def read(file: Path, option: str = "--data") -> Data:
+    """A .jsonl file of objects with `prompt` and `answer`, or a text. Raises QuantizeError, which names the option."""
     try:
         text = file.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise QuantizeError(f"--data {file}: {error}") from error
+        raise QuantizeError(f"{option} {file}: {error}") from error
     if file.suffix != ".jsonl":
         if not text.strip():
-            raise QuantizeError(f"--data {file}: is empty")
+            raise QuantizeError(f"{option} {file}: is empty")
         return Data(file.name, text)
     questions = []
     for number, line in enumerate(text.splitlines(), 1):
@@ -99,10 +104,27 @@ def read(file: Path) -> Data:
                 case _:
                     raise ValueError("is no object with the texts `prompt` and `answer`")
         except ValueError as error:
-            raise QuantizeError(f"--data {file}, line {number}: {error}") from error
+            raise QuantizeError(f"{option} {file}, line {number}: {error}") from error
     if not questions:
-        raise QuantizeError(f"--data {file}: holds no question")
+        raise QuantizeError(f"{option} {file}: holds no question")
     return Data(file.name, questions=questions)
+
+
+def score_kept(path: Path, data: Data, room: Path, told: Told, *, count: int) -> Scores:
+    """`score`, which is kept in `room` and taken from there while neither the weights nor the data changed."""
+    files = [(file.name, (found := file.stat()).st_size, found.st_mtime_ns) for file in parts(path)]
+    asked = [asdict(each) for each in data.questions] or data.text
+    plan = digest([str(path.resolve()), files, asked, WINDOW, MOST_TOKENS, metadata.version("openvino")])
+    file = room / "cache" / "scores" / f"{plan[:32]}.json"
+    try:
+        return msgspec.json.decode(file.read_bytes(), type=Scores)
+    except (OSError, msgspec.DecodeError):
+        found_scores = score(path, data, room, told, count=count)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    fresh = file.with_suffix(".new")
+    fresh.write_bytes(msgspec.json.encode(found_scores))
+    fresh.replace(file)
+    return found_scores
 
 
 def score(path: Path, data: Data, room: Path, told: Told, *, count: int, engine: str = "auto") -> Scores:

@@ -39,8 +39,14 @@ class Quantiser:
         made = self.rows(np.zeros((1, each), np.float32), kind)
         assert made.shape == (1, octets)
 
-    def rows(self, values: NDArray[np.float32], kind: GGMLQuantizationType) -> NDArray[np.uint8]:
-        """Blocks [N, bytes] of rows [N, K]; K is a whole number of blocks."""
+    def rows(
+        self, values: NDArray[np.float32], kind: GGMLQuantizationType, importance: NDArray[np.float32] | None = None
+    ) -> NDArray[np.uint8]:
+        """Blocks [N, bytes] of rows [N, K]; K is a whole number of blocks.
+
+        `importance` [K] is how much the error of each column counts: scales are searched for by it, where llama.cpp's
+        code is there.
+        """
         if self._chunk is None or kind in (GGMLQuantizationType.F32, GGMLQuantizationType.F16):
             try:
                 plain: NDArray[np.uint8] = gguf.quantize(values, kind).view(np.uint8)
@@ -54,7 +60,8 @@ class Quantiser:
         count, columns = values.shape
         made = np.empty((count, columns // each * octets), np.uint8)
         share = max(1, -(-count // self._threads))
-        list(self._pool.map(lambda at: self._part(values, made, kind, at, share), range(0, count, share)))
+        weighed = None if importance is None else np.ascontiguousarray(importance, np.float32)
+        list(self._pool.map(lambda at: self._part(values, made, kind, at, share, weighed), range(0, count, share)))
         return made
 
     def _part(
@@ -64,10 +71,12 @@ class Quantiser:
         kind: GGMLQuantizationType,
         start: int,
         count: int,
+        weighed: NDArray[np.float32] | None,
     ) -> None:
         # ctypes lets other threads run meanwhile. Addresses are of this part, so that rows are counted from 0.
         part, blocks = values[start : start + count], made[start : start + count]
-        written = self._chunk(int(kind), part.ctypes.data, blocks.ctypes.data, 0, len(part), part.shape[1], None)
+        weights = None if weighed is None else weighed.ctypes.data
+        written = self._chunk(int(kind), part.ctypes.data, blocks.ctypes.data, 0, len(part), part.shape[1], weights)
         assert written == blocks.nbytes, f"llama.cpp wrote {written} bytes for {blocks.nbytes}"
 
     def close(self) -> None:

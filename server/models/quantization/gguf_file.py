@@ -9,7 +9,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,14 +17,16 @@ import gguf
 import numpy as np
 from gguf import GGMLQuantizationType, GGUFWriter
 
-from server.models.header import BLOCKS, Entry, Header
+from server.models.header import BLOCKS, Header
+from server.models.quantization.calibration import STAGES, Network, Text, tensor
 from server.models.quantization.fault import QuantizeError, Told
+from server.models.quantization.fitting import Seen, rounded
 from server.models.quantization.ggml import Quantiser
 from server.models.quantization.kinds import FLOATS, Kind, stored
-from server.models.quantization.originals import FolderOriginal, GgufOriginal, Original, Part, digest
+from server.models.quantization.originals import Floats, FolderOriginal, GgufOriginal, Original, Part, digest
 from server.models.quantization.work import alone, sha256, sync
 
-_FORMAT = 1
+_FORMAT = 2
 """To be raised with every change of what is written, so that a cut run of other code is not gone on with."""
 
 
@@ -40,10 +42,12 @@ class Written:
     """How many weights are of each type."""
 
 
-def write(original: Original, kind: Kind, file: Path, told: Told) -> Written:
+def write(original: Original, kind: Kind, file: Path, told: Told, text: Text | None = None) -> Written:
     """The original as `kind` at `file`, in a folder that is there. Raises QuantizeError or WeightsError.
 
-    Holds a few dozen MiB of weights at a time, and for a llama one matrix of queries.
+    With `text` the layers' matrices are fitted to it, one layer after another, each to what it gets from the quantised
+    ones before it; else each weight is rounded for itself. Holds a few dozen MiB of weights at a time, for a llama one
+    matrix of queries, and with `text` one layer of floats and its states of the whole text.
     """
     if isinstance(original, GgufOriginal) and original.bits < kind.bits + 0.5:
         raise QuantizeError(
@@ -51,7 +55,7 @@ def write(original: Original, kind: Kind, file: Path, told: Told) -> Written:
         )
     work = file.with_name(f".{file.name}.quantizing")
     with alone(work), contextlib.closing(Quantiser()) as quantiser:
-        run = _Run(original, kind, work, quantiser)
+        run = _Run(original, kind, work, quantiser, text)
         for each in set(run.types.values()) - set(FLOATS) - {part.kept for part in original.parts}:
             quantiser.check(each)
         reused = run.begin(told)
@@ -64,8 +68,9 @@ def write(original: Original, kind: Kind, file: Path, told: Told) -> Written:
 
 
 class _Run:
-    def __init__(self, original: Original, kind: Kind, work: Path, quantiser: Quantiser) -> None:
+    def __init__(self, original: Original, kind: Kind, work: Path, quantiser: Quantiser, text: Text | None) -> None:
         self._original = original
+        self._text = text
         self._kind = kind
         self._quantiser = quantiser
         self.part_file = work / "weights.part"
@@ -77,6 +82,7 @@ class _Run:
             "files": original.identity(),
             "types": {name: each.name for name, each in self.types.items()},
             "by": quantiser.by,
+            "fitted": None if text is None else [list(window) for window in text.windows],
         }
         self._digest = digest(plan)
         self._done: set[str] = set()
@@ -104,29 +110,85 @@ class _Run:
 
     def finish(self, told: Told) -> None:
         """Quantise every tensor that is not there yet."""
-        entries = Header.read(self.part_file).tensors
-        whole = sum(part.count for part in self._original.parts)
-        come = 0
+        self._entries = Header.read(self.part_file).tensors
+        self._whole = sum(part.count for part in self._original.parts)
+        self._come = 0
         with self.part_file.open("r+b") as file, self._journal.open("a", encoding="utf-8") as journal:
+            self._file, self._notes = file.fileno(), journal
+            fitted = set() if self._text is None else self._fit(self._text, told)
             for part in self._original.parts:
-                told(f"quantising {part.name}", come, whole)
-                if part.name not in self._done:
-                    taken = self._write(part, entries[part.name], file.fileno())
-                    os.fsync(file.fileno())
-                    journal.write(json.dumps({"tensor": part.name, "sha256": taken}) + "\n")
-                    journal.flush()
-                come += part.count
+                if part.name not in fitted:
+                    self._next(part, told)
+                    if part.name not in self._done:
+                        self._put(part, self._octets(part))
             os.fsync(journal.fileno())
-        told("quantised", whole, whole)
+        told("quantised", self._whole, self._whole)
 
-    def _write(self, part: Part, entry: Entry, file: int) -> str:
+    def _next(self, part: Part, told: Told) -> None:
+        told(f"quantising {part.name}", self._come, self._whole)
+        self._come += part.count
+
+    def _put(self, part: Part, pieces: Iterable[bytes]) -> None:
+        """The bytes of a tensor at its place, and then its line in the journal."""
+        entry = self._entries[part.name]
         taken, at = hashlib.sha256(), entry.start
-        for octets in self._octets(part):
-            os.pwrite(file, octets, at)
+        for octets in pieces:
+            os.pwrite(self._file, octets, at)
             taken.update(octets)
             at += len(octets)
         assert at == entry.start + entry.bytes, f"{part.name} has {at - entry.start} bytes for {entry.bytes}"
-        return taken.hexdigest()
+        os.fsync(self._file)
+        self._notes.write(json.dumps({"tensor": part.name, "sha256": taken.hexdigest()}) + "\n")
+        self._notes.flush()
+
+    # ---- fitted to a text ----------------------------------------------------------------------------------------
+
+    def _fit(self, text: Text, told: Told) -> set[str]:
+        """Round the layers' matrices one stage after another; returns their names."""
+        parts = {part.name: part for part in self._original.parts}
+        names = {
+            tensor(name, number) for number in range(text.shape.layers) for stage in STAGES for name in stage
+        } & parts.keys()
+        if names <= self._done:
+            self._come += sum(parts[name].count for name in names)
+            return names
+
+        def read(name: str) -> Floats | None:
+            return self._original.whole(parts[name]) if name in parts else None
+
+        network = Network(text.shape, read, neighbours=self._original.architecture == "llama")
+        states = self._embedded(parts["token_embd.weight"], text)
+        for number in range(text.shape.layers):
+            layer = network.layer(number)
+            for stage, inputs in network.stages(layer, states):
+                seen: Seen | None = None
+                for name in stage:
+                    part = parts[tensor(name, number)]
+                    self._next(part, told)
+                    if part.name not in self._done:
+                        seen = seen or Seen(inputs)
+                        blocks = rounded(layer.weights[name], self.types[part.name], seen, self._quantiser)
+                        self._put(part, [blocks.tobytes()])
+                    layer.weights[name] = self._written(part)
+        return names
+
+    def _embedded(self, part: Part, text: Text) -> list[Floats]:
+        """What the first layer reads of each window. The embedding is as it was: it is no matrix of a layer."""
+        wanted = np.unique(np.concatenate([np.array(window) for window in text.windows]))
+        rows = np.empty((len(wanted), part.size[-1]), np.float32)
+        start = 0
+        for piece in self._original.pieces(part):
+            here = (wanted >= start) & (wanted < start + len(piece))
+            rows[here] = piece[wanted[here] - start]
+            start += len(piece)
+        return [rows[np.searchsorted(wanted, window)] for window in text.windows]
+
+    def _written(self, part: Part) -> Floats:
+        """A tensor as the file holds it."""
+        entry = self._entries[part.name]
+        raw = np.frombuffer(os.pread(self._file, entry.bytes, entry.start), np.uint8)
+        values: Floats = gguf.dequantize(raw.reshape(part.size[0], -1), self.types[part.name])
+        return values.reshape(part.size)
 
     def _octets(self, part: Part) -> Iterator[bytes]:
         if part.kept is not None and isinstance(self._original, GgufOriginal):

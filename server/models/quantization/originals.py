@@ -19,8 +19,8 @@ from gguf import GGMLQuantizationType, GGUFReader, GGUFValueType, GGUFWriter, Ro
 from numpy.typing import NDArray
 
 from server.models.engines.paged.folder import Folder
-from server.models.engines.paged.gguf_file import gguf_name
-from server.models.engines.paged.weights import frequencies, tensors
+from server.models.engines.paged.gguf_file import GgufFile, gguf_name
+from server.models.engines.paged.weights import Shape, frequencies, tensors
 from server.models.engines.sampling import vocabulary
 from server.models.header import Entry, Header, WeightsError, config, parts
 from server.models.made.gguf_file import interleave
@@ -77,6 +77,18 @@ class Original(ABC):
     @abstractmethod
     def add_metadata(self, writer: GGUFWriter) -> None:
         """All but the type of the file. Raises QuantizeError for what a GGUF file has no words for."""
+
+    @abstractmethod
+    def shape(self) -> Shape:
+        """Of a model that our own engine computes. Raises WeightsError for others, saying why."""
+
+    @abstractmethod
+    def vocabulary(self, size: int) -> vocabulary.Vocabulary:
+        """Its tokenizer, for `size` rows of embedding. Raises WeightsError for a kind that is not known here."""
+
+    def whole(self, part: Part) -> Floats:
+        """All of a tensor, in its size."""
+        return np.concatenate(list(self.pieces(part))).reshape(part.size)
 
     @abstractmethod
     def pieces(self, part: Part) -> Iterator[Floats]:
@@ -161,6 +173,12 @@ class FolderOriginal(Original):
             writer.add_sliding_window(shape.window)
         add_tokenizer(writer, self.path, vocabulary.from_folder(self.path, shape.vocabulary), shape.vocabulary)
 
+    def shape(self) -> Shape:
+        return self._folder.shape
+
+    def vocabulary(self, size: int) -> vocabulary.Vocabulary:
+        return vocabulary.from_folder(self.path, size)
+
     def check_tokenizer(self, file: Path) -> None:
         """See that the file's tokenizer reads and writes as the folder's. Raises QuantizeError."""
         size = self._folder.shape.vocabulary
@@ -216,6 +234,12 @@ class GgufOriginal(Original):
         matrix = len(entry.size) > 1 and entry.name.endswith("weight")
         plain = "_norm" in entry.name or any(each in entry.name for each in _PLAIN)
         return Part(entry.name, entry.size, None if matrix and not plain else kind, _is_head(entry.name, names))
+
+    def shape(self) -> Shape:
+        return GgufFile(self.path, keep_floats=True).shape
+
+    def vocabulary(self, size: int) -> vocabulary.Vocabulary:
+        return vocabulary.from_gguf(self._header, size)
 
     @property
     def bits(self) -> float:

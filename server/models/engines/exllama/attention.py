@@ -35,6 +35,14 @@ class Longest:
 
 
 _longest = Longest()
+BACKEND = TORCH_PAGED if _PAGED and torch.cuda.is_available() else TORCH
+"""Which of torch's own functions computes it here."""
+
+
+def expect(rows: int) -> Longest:
+    """Say how many rows of keys the longest sequence has, for calls without ExLlamaV2; returns where that is kept."""
+    _longest.rows = rows
+    return _longest
 
 
 def register() -> tuple[str, Longest]:
@@ -50,7 +58,7 @@ def register() -> tuple[str, Longest]:
     attn.has_flash_attn = attn.has_flash_attn_with_paged = True
     attn.has_flash_attn_with_window = attn.has_flash_attn_with_softcap = True
     model.has_flash_attn = True
-    return TORCH_PAGED if _PAGED and torch.cuda.is_available() else TORCH, _longest
+    return BACKEND, _longest
 
 
 def flash_attn_with_kvcache(

@@ -4,7 +4,7 @@ from collections import deque
 from pathlib import Path
 
 from config.model import LocalModel
-from server.errors import InvalidValue, UnsupportedParameter
+from server.errors import InvalidValue
 from server.models.abilities import ABILITIES, infilling
 from server.models.engine import (
     Admitted,
@@ -145,9 +145,6 @@ class ExLlamaEngine:
     # ---- requests ---------------------------------------------------------------------------------------------------
 
     def submit(self, key: int, request: Request) -> Admitted:
-        unscored = "prompt_logprobs" not in ABILITIES[self._engine]
-        if unscored and isinstance(request, Generate) and request.prompt_logprobs is not None:
-            raise UnsupportedParameter(f"The engine {self._engine} gives no prompt_logprobs.", param="prompt_logprobs")
         admission = self._desk.admit(request)
         answer = Answer(key, admission, self._samplers, self._adapter_of(request))
         self._answers[key] = answer

@@ -1,8 +1,9 @@
 """What an ExLlama package is to the engine: a loaded model with a generator, driven by one thread."""
 
+import secrets
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from server.models.engines.exllama.answer import Answer
 
@@ -78,3 +79,36 @@ class Generator(Protocol):
     def close(self) -> None:
         """Free the memory. Idempotent."""
         ...
+
+
+# ---- what both packages' queues take alike --------------------------------------------------------------------------
+
+
+def enqueue(queue: Any, answer: Answer, job: Any) -> None:
+    """Give a package's own generator the answer's next job; an answer that goes on comes before those that wait."""
+    answer.job = job
+    queue.enqueue(job)
+    if answer.written > 0:
+        queue.pending_jobs.insert(0, queue.pending_jobs.pop())
+
+
+def drop(queue: Any, answer: Answer) -> None:
+    """Take the answer's job back. Idempotent."""
+    if answer.job is not None:
+        queue.cancel(answer.job)
+        answer.job = None
+
+
+def unfinished(result: dict[str, Any], answer: Answer) -> bool:
+    """Whether a package's result ends the job of an answer that is to go on."""
+    if not result["eos"]:
+        return False
+    answer.job = None
+    return not answer.over
+
+
+def compute_all(job: Any) -> None:
+    """Give a queued job's pages names that none has, so that nothing of its prompt is taken from pages."""
+    for sequence in job.sequences:
+        sequence.page_hashes = [secrets.token_bytes(16) for _ in sequence.page_hashes]
+        job.all_unique_hashes = list(sequence.page_hashes)

@@ -4,7 +4,6 @@ Importing this module imports torch and the package, whose compiled extension ha
 """
 
 import logging
-import secrets
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,17 @@ from exllamav2.generator import ExLlamaV2DynamicGenerator, ExLlamaV2DynamicJob, 
 
 from server.models.engines.exllama import attention
 from server.models.engines.exllama.answer import Answer
-from server.models.engines.exllama.generator import CHUNK, LEASE, PAGE, Wanted, pages
+from server.models.engines.exllama.generator import (
+    CHUNK,
+    LEASE,
+    PAGE,
+    Wanted,
+    compute_all,
+    drop,
+    enqueue,
+    pages,
+    unfinished,
+)
 
 log = logging.getLogger(__name__)
 
@@ -76,9 +85,7 @@ class _Read(_Job):
 
     def prepare_for_queue(self, generator: Any, serial_number: int) -> None:
         super().prepare_for_queue(generator, serial_number)
-        for sequence in self.sequences:
-            sequence.page_hashes = [secrets.token_bytes(16) for _ in sequence.page_hashes]
-            self.all_unique_hashes = list(sequence.page_hashes)
+        compute_all(self)
 
     def prefill(self, results: list[dict[str, Any]]) -> None:
         generator = self.generator
@@ -193,26 +200,14 @@ class V2:
             raise ValueError(f"{folder}: ExLlamaV2 {self.version} cannot read the adapter {name}: {error}") from error
 
     def start(self, answer: Answer) -> None:
-        goes_on = answer.written > 0
-        answer.job = (_Read if answer.scores else _Job)(answer, self._wanted.guesses)
-        self._generator.enqueue(answer.job)
-        if goes_on:  # it had its turn before those that wait
-            self._generator.pending_jobs.insert(0, self._generator.pending_jobs.pop())
+        enqueue(self._generator, answer, (_Read if answer.scores else _Job)(answer, self._wanted.guesses))
 
     def iterate(self) -> list[Answer]:
-        found = []
-        for result in self._generator.iterate():
-            answer = result["job"].answer
-            if result["eos"]:
-                answer.job = None
-                if not answer.over:
-                    found.append(answer)
-        return found
+        results = [(result, result["job"].answer) for result in self._generator.iterate()]
+        return [answer for result, answer in results if unfinished(result, answer)]
 
     def drop(self, answer: Answer) -> None:
-        if answer.job is not None:
-            self._generator.cancel(answer.job)
-            answer.job = None
+        drop(self._generator, answer)
 
     def adapt(self, adapter: str | None) -> None:
         if adapter is None:

@@ -17,7 +17,7 @@ from exllamav3.model.lora import LoRA
 
 from server.errors import ServiceError
 from server.models.engines.exllama.answer import Answer
-from server.models.engines.exllama.generator import CHUNK, LEASE, PAGE, Wanted
+from server.models.engines.exllama.generator import CHUNK, LEASE, PAGE, Wanted, compute_all, drop, enqueue, unfinished
 from server.models.header import parts
 
 log = logging.getLogger(__name__)
@@ -39,6 +39,40 @@ class _Chosen(Sampler):  # type: ignore[misc]  # the package has no types
     def forward(self, logits: Any, *_: Any, **__: Any) -> Any:
         row = logits.reshape(-1)[: self._size].float().cpu().numpy()
         return torch.tensor([[self._answer.choose(row)]])
+
+
+class _Read(Job):  # type: ignore[misc]
+    """A stretch whose prompt is scored: all of it is computed, and nothing of it taken from pages."""
+
+    def prepare_for_queue(self, generator: Any, serial_number: int, rq: bool = False) -> None:
+        super().prepare_for_queue(generator, serial_number, rq)
+        compute_all(self)
+
+    def prefill(self, results: list[dict[str, Any]], chunk_size: int | None = None) -> None:
+        generator, pages = self.generator, self.pagetable.all_pages
+        usual = generator.model
+        # No page is like these, the last layer is computed too, and as much at once as its logits have room for.
+        generator.model, self.pagetable.all_pages = _Listening(usual, self.identifier), []
+        try:
+            super().prefill(results, min(chunk_size or PAGE, PAGE))
+        finally:
+            generator.model, self.pagetable.all_pages = usual, pages
+
+
+class _Listening:
+    """A model that computes its logits when it reads a prompt too, and tells an answer how likely that was."""
+
+    def __init__(self, model: Any, answer: Answer) -> None:
+        self._model = model
+        self._answer = answer
+
+    def prefill(self, input_ids: Any, params: dict[str, Any]) -> Any:
+        found = self._model.forward(input_ids=input_ids, params=params)
+        self._answer.score(found[0, :, : self._model.config.vocab_size].float().cpu().numpy())
+        return found
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._model, name)
 
 
 class V3:
@@ -106,17 +140,15 @@ class V3:
         return model, kept, settings
 
     def start(self, answer: Answer) -> None:
-        goes_on = answer.written > 0
         guesses = self._wanted.guesses
-        answer.job = Job(
+        kind = _Read if answer.scores else Job
+        job = kind(
             torch.tensor([answer.tokens], dtype=torch.long),
             max_new_tokens=min(max(answer.left, 1), LEASE) + guesses,
             sampler=_Chosen(answer, self.vocabulary, guesses > 0),
             identifier=answer,
         )
-        self._generator.enqueue(answer.job)
-        if goes_on:  # it had its turn before those that wait
-            self._generator.pending_jobs.insert(0, self._generator.pending_jobs.pop())
+        enqueue(self._generator, answer, job)
 
     def iterate(self) -> list[Answer]:
         found = []
@@ -127,16 +159,12 @@ class V3:
                 answer.cached = min(job.cached_pages * PAGE + job.cached_tokens, len(answer.admission.tokens) - 1)
             if result["stage"] == "error":
                 answer.fault = ServiceError(f"ExLlamaV3 broke off the answer: {result['error']}")
-            if result["eos"]:
-                answer.job = None
-                if not answer.over:
-                    found.append(answer)
+            if unfinished(result, answer):
+                found.append(answer)
         return found
 
     def drop(self, answer: Answer) -> None:
-        if answer.job is not None:
-            self._generator.cancel(answer.job)
-            answer.job = None
+        drop(self._generator, answer)
 
     def adapt(self, adapter: str | None) -> None:
         if self._adapter is not None:

@@ -70,6 +70,52 @@ for token in (5, 3):
     assert found.tolist() == [[token]] and found.dtype == torch.long
 assert answer.tokens == [1, 2, 5, 3] and answer.reason == "length"
 assert job.sampler.forward(logits).tolist() == [[3]] and answer.tokens == [1, 2, 5, 3]
+
+# A prompt that is scored: the package's own job and pages, over a model whose logits say token + 1 is likely.
+from types import SimpleNamespace
+class Model:
+    config, caps, calls = SimpleNamespace(vocab_size=16), {}, []
+    def forward(self, input_ids, params):
+        self.calls.append((int(params["cache_seqlens"]), input_ids.shape[-1]))
+        logits = torch.zeros(1, input_ids.shape[-1], 32)
+        logits[0, torch.arange(input_ids.shape[-1]), (input_ids[0] + 1) % 16] = 5
+        return logits
+    def prefill(self, input_ids, params):
+        self.forward(input_ids, params)
+def generator_of(model):
+    made = SimpleNamespace(cache=SimpleNamespace(max_num_tokens=4096), max_total_tokens=4096, max_draft_tokens=0,
+        recurrent_cache=None, max_batch_size=4, mtp_draft=False, dflash_draft=False, draft_model=None, model=model,
+        ngram_match_min=0, hybrid_draft_tokens=0, ngram_corpus=None, padded_vocab_size=32, max_chunk_size=2048,
+        num_draft_tokens=0)
+    made.pagetable = PageTable(made, made.cache)
+    return made
+def read_through(generator, job):
+    job.prepare_for_queue(generator, 1)
+    job.allocate_pages()
+    while not job.sequences[0].prefill_complete:
+        job.prefill([], 1024)
+    job.deallocate_pages()
+import exllamav3.generator.job as package
+compared = []
+package.ext = SimpleNamespace(count_match_tensor=lambda *pages: compared.append(pages) or 0)
+tokens = [n % 16 for n in range(700)]
+def score(kind, generator):
+    answer = Answer(1, Admission(tokens, 2, chooser, None, 2, False), Samplers(16))
+    job = kind(torch.tensor([tokens]), max_new_tokens=4, sampler=v3._Chosen(answer, 16, False), identifier=answer)
+    read_through(generator, job)
+    return answer, job
+generator = generator_of(Model())
+_, plain = score(v3.Job, generator)
+assert Model.calls == [(0, 699)] and compared, Model.calls
+Model.calls.clear(), compared.clear()
+answer, job = score(v3._Read, generator)
+assert Model.calls == [(0, 256), (256, 256), (512, 187)] and job.cached_pages == job.cached_tokens == 0, Model.calls
+assert not compared and isinstance(generator.model, Model) and len(generator.pagetable.all_pages) == 16
+assert [each.token for each in answer.read] == tokens[1:] and not answer.scores
+exact = 5 - torch.tensor([5.0] + [0.0] * 15).logsumexp(0)
+assert max(abs(each.logprob - exact) for each in answer.read) < 1e-5
+_, again = score(v3.Job, generator)
+assert again.cached_pages == 2, again.cached_pages
 """
 
 
