@@ -2,8 +2,6 @@
 
 import hashlib
 import json
-import random
-import signal
 import subprocess
 import sys
 import time
@@ -13,21 +11,20 @@ from typing import NamedTuple
 
 import numpy as np
 
+from bench import killed
 from bench.table import CannotRun, Figure, report
-from config import load
-from server.policies.backup.job import Backup
 
 _MB = 2**20
 _FILES = 4
 _CHUNK = 16 * _MB
-_LONGEST_S = 3600.0
+_KILLED = {"backup": "what verify found, or a snapshot lost", "restore": "half files, or bytes that were never kept"}
 
 _ONE = """
 import json, sys, time
 from pathlib import Path
 from config import load
 from server.policies.backup.job import Backup
-from server.policies.backup.place import Place
+from server.place import Place
 waited = 0.0
 settle = Place.settle
 def timed(self, names):
@@ -46,11 +43,12 @@ print(json.dumps([took, waited, dict(done.figures), memory]))
 
 
 def bench(megabytes: int, kills: int) -> int:
-    """Print the figures of `megabytes` of weights, and what `kills` random moments leave behind."""
+    """Print the figures of `megabytes` of weights, and what so many kills of backups and of restores leave behind."""
     with TemporaryDirectory(prefix="hearth-bench-") as place:
         folder = Path(place)
         recipe = _recipe(folder, megabytes)
-        figures = [*_speed(folder, recipe), *(_killed(folder, recipe, kills) if kills else [])]
+        figures = _speed(folder, recipe)
+        figures += killed.figures(folder, _KILLED, kills) if kills else []
     return report(figures)
 
 
@@ -126,48 +124,3 @@ def _run(recipe: Path) -> _Run:
     if done.returncode:
         raise CannotRun(f"the backup did not run: {done.stderr.strip().splitlines()[-1:]}")
     return _Run(*json.loads(done.stdout))
-
-
-def _killed(folder: Path, recipe: Path, kills: int) -> list[Figure]:
-    """Kill runs at random moments; after each, everything there has to be sound."""
-    chance = random.Random(0)
-    weights = folder / "weights" / "0.gguf"
-    whole = _timed(recipe, weights, 0)
-    unsound = lost = hit = 0
-    for number in range(kills):
-        before = [each.name for each in _backup(recipe).snapshots()]
-        _change(weights, number + 1)
-        process = subprocess.Popen([sys.executable, "-c", _ONE, str(recipe)], stdout=subprocess.DEVNULL)
-        try:
-            process.wait(chance.uniform(0, whole))
-        except subprocess.TimeoutExpired:
-            process.send_signal(signal.SIGKILL)
-            hit += 1
-        process.wait()
-        unsound += len(_backup(recipe).verify()[1])
-        there = {each.name for each in _backup(recipe).snapshots()}
-        lost += len([name for name in before[1:] if name not in there])
-    _run(recipe)
-    unsound += len(_backup(recipe).verify()[1])
-    return [
-        Figure("runs killed", hit, "", digits=0),
-        Figure("files damaged after kills", unsound, "", 0, digits=0),
-        Figure("snapshots lost after kills", lost, "", 0, digits=0),
-    ]
-
-
-def _backup(recipe: Path) -> Backup:
-    return Backup.declared(load(recipe), lambda sentence: None)
-
-
-def _timed(recipe: Path, weights: Path, seed: int) -> float:
-    """How long a process takes from its start to its end, with one file changed."""
-    _change(weights, seed)
-    began = time.perf_counter()
-    _run(recipe)
-    return time.perf_counter() - began
-
-
-def _change(weights: Path, seed: int) -> None:
-    size = weights.stat().st_size
-    weights.write_bytes(np.random.default_rng(seed).bytes(size))

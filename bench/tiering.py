@@ -10,6 +10,7 @@ from tempfile import TemporaryDirectory
 import pytest
 from pydantic import SecretStr
 
+from bench import killed
 from bench.table import CannotRun, Figure, report
 from config.bucket import Bucket
 from tests.policies.tiered import Tiered, document, tiered
@@ -18,13 +19,15 @@ from tests.s3 import ACCESS_KEY, S3, SECRET_KEY, s3_server
 _DIMENSION = 384
 _WARM_UP = 3
 _BATCH = 100
+_KILLED = {"documents": "lost, doubled or left behind", "weights": "lost, other or left behind"}
 
 
-def bench(documents: int, queries: int) -> int:
-    """Print the figures for so many documents, and queries of each kind."""
+def bench(documents: int, queries: int, kills: int) -> int:
+    """Print the figures for so many documents, queries of each kind, and kills of moves of documents and of weights."""
     try:
         with s3_server() as server, TemporaryDirectory(prefix="hearth-bench-") as folder:
-            figures = asyncio.run(_measured(Path(folder), server, documents, queries))
+            figures = asyncio.run(_measured(Path(folder) / "measured", server, documents, queries))
+            figures += killed.figures(Path(folder), _KILLED, kills) if kills else []
     except pytest.skip.Exception as reason:
         raise CannotRun(str(reason)) from None
     return report(figures)

@@ -3,7 +3,7 @@
 from datetime import timedelta
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, model_validator
 
 from config.bucket import Place
 from config.knowledge import RedisUrl
@@ -82,16 +82,33 @@ class HotSpec(Section):
 
 
 class ModelTiersSpec(Section):
-    """How much memory models that are loaded on demand share."""
+    """How much memory models share, and where the weights of those go that nobody asks."""
 
-    memory: Size = Field(
+    memory: Size | None = Field(
+        default=None,
         description="How much memory loaded models may take together. Before one more is loaded, idle ones without "
-        "`pin` are unloaded, the least recently used first."
+        "`pin` are unloaded, the least recently used first. None bounds nothing.",
     )
+    cold: Place | None = Field(
+        default=None,
+        description="Where the weights of models go that nobody asks: a bucket such as s3://weights-cold/hearth, or a "
+        "folder; for this server alone. The next request brings them back. None moves nothing.",
+    )
+    after: Duration = Field(
+        default=timedelta(days=30),
+        description="How long a model is not asked before its weights move.",
+        json_schema_extra={"default": "30d"},
+    )
+
+    @model_validator(mode="after")
+    def _says_something(self) -> "ModelTiersSpec":
+        if self.memory is None and self.cold is None:
+            raise wrong("has neither `memory` nor `cold`, so nothing would be done")
+        return self
 
 
 class TieringSpec(Scheduled):
-    """Documents nobody asks for move to cheaper storage, where they are still found, and models share memory."""
+    """Documents and weights that nobody asks for move to cheaper storage, and models share memory."""
 
     hot: HotSpec = Field(default=HotSpec(), description="What is kept in memory of earlier searches.")
     cold: Place | None = Field(
@@ -114,7 +131,7 @@ class TieringSpec(Scheduled):
         "this, 0 to 1, or where fewer chunks are found than were asked for. 0 looks at the number alone.",
     )
     models: ModelTiersSpec | None = Field(
-        default=None, description="How much memory models share; none bounds nothing."
+        default=None, description="What models share, and where their weights go; none bounds and moves nothing."
     )
 
 

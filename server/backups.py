@@ -88,6 +88,9 @@ def verify(opened: Opened, out: Console, err: Console) -> int:
             err.print(f"{len(damages)} files are damaged.")
             return 1
         out.print(f"{count} snapshots in {backup.place}: every file was read and has its sum.")
+        newest = backup.snapshots()[-1]
+        for reason in newest.left_out:
+            out.print(f"  not in {newest.name}: {reason}", markup=False)
         return 0
 
     return _with(opened, err, work)

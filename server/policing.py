@@ -12,7 +12,8 @@ from rich.table import Table
 from rich.text import Text
 
 from config import Recipe
-from server.api.policies import run_of, state_of
+from server.answered import told
+from server.api.policies import PolicyList, PolicyRun, run_of, state_of
 from server.errors import HearthError
 from server.knowledge.tiering import tiers_of
 from server.policies import Keeper, Kept, Run
@@ -30,17 +31,20 @@ def show(recipe: Recipe, key: str | None, out: Console, err: Console) -> int:
         return 0
     try:
         try:
-            told = _get(recipe, key, "/v1/policies")["data"]
+            listed = _listed(recipe, key)
         except httpx.ConnectError:
-            err.print("No server is running, so nothing runs by itself.")
-            told = asyncio.run(_remembered(recipe))
+            err.print(
+                f"No server answers at {recipe.server.listen}; unless one listens elsewhere, nothing runs by itself.",
+                markup=False,
+            )
+            listed = asyncio.run(_remembered(recipe))
     except (httpx.HTTPError, HearthError) as error:
         err.print(str(error), markup=False)
         return 1
     if not out.is_terminal:
         out.width = _WIDE  # for whom reads it by program, a line stays a line
     table = Table("policy", "when", "next run", "last run", "report", box=None, pad_edge=False)
-    for each in told:
+    for each in listed:
         when = each["at"] or (f"every {each['every']}" if each["every"] else "when asked")
         following = "now: " + (each["progress"] or "it has begun") if each["running"] else _time(each["next"])
         last = each["last"]
@@ -57,7 +61,7 @@ def run(recipe: Recipe, name: str, key: str | None, out: Console, err: Console) 
     with err.status(f"policy {name}") as status:
         try:
             try:
-                ended = _post(recipe, key, f"/v1/policies/{name}/run")
+                ended = _run(recipe, key, name)
             except httpx.ConnectError:
                 ended = msgspec.to_builtins(run_of(asyncio.run(_own(recipe, name, status))))
         except (httpx.HTTPError, HearthError) as error:
@@ -100,32 +104,22 @@ async def _remembered(recipe: Recipe) -> list[Any]:
         return [msgspec.to_builtins(state_of(kept)) for kept in keeper]
 
 
-def _get(recipe: Recipe, key: str | None, path: str) -> Any:
-    return _told(httpx.get(_url(recipe, path), headers=_headers(key), timeout=_ANSWER_S, trust_env=False))
+def _listed(recipe: Recipe, key: str | None) -> Any:
+    reply = httpx.get(_url(recipe, ""), headers=_headers(key), timeout=_ANSWER_S, trust_env=False)
+    return msgspec.to_builtins(told(reply, PolicyList).data)
 
 
-def _post(recipe: Recipe, key: str | None, path: str) -> Any:
-    return _told(httpx.post(_url(recipe, path), headers=_headers(key), timeout=None, trust_env=False))
+def _run(recipe: Recipe, key: str | None, name: str) -> Any:
+    reply = httpx.post(_url(recipe, f"/{name}/run"), headers=_headers(key), timeout=None, trust_env=False)
+    return msgspec.to_builtins(told(reply, PolicyRun))
 
 
 def _url(recipe: Recipe, path: str) -> str:
-    return f"{recipe.server.listen.url}{path}"
+    return f"{recipe.server.listen.url}/v1/policies{path}"
 
 
 def _headers(key: str | None) -> dict[str, str]:
     return {"authorization": f"Bearer {key}"} if key else {}
-
-
-def _told(reply: httpx.Response) -> Any:
-    """Raises HearthError with the server's own reason, or for what is no Hearth."""
-    try:
-        told = reply.json()
-        if reply.status_code == 200:
-            return told
-        reason = str(told["error"]["message"])
-    except (ValueError, KeyError, TypeError):
-        raise HearthError(f"What answers at {reply.url} with {reply.status_code} is no Hearth.") from None
-    raise HearthError(reason)
 
 
 def _ended(last: dict[str, Any]) -> str:

@@ -66,8 +66,11 @@ class Sharing:
             model.share(self)
 
     async def begin(self) -> None:
-        """Load each model once, so that what it is gets known: pinned ones first, else in the recipe's order."""
+        """Load each model once, so that what it is gets known: pinned ones first, else in the recipe's order. One whose
+        weights are in cold storage waits until it is asked."""
         for model in sorted(self._models.values(), key=lambda model: not model.spec.pin):
+            if model.is_cold:
+                continue
             try:
                 await model.ready()
             except ServiceError as error:
@@ -121,7 +124,7 @@ def _resident(pid: int) -> int:
 async def sharing_of(recipe: Recipe, models: Sequence[Resident]) -> Sharing | None:
     """None where the recipe does not say how much memory models share."""
     tiering = recipe.policies.tiering
-    if tiering is None or tiering.models is None:
+    if tiering is None or tiering.models is None or tiering.models.memory is None:
         return None
     found = await asyncio.to_thread(plans, recipe)
     sizes = {plan.name: plan.memory.total for plan in found if plan.memory is not None}

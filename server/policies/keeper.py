@@ -13,6 +13,7 @@ from server.policies.history import History
 from server.policies.report import Policy, Run
 from server.policies.schedule import Due, following
 from server.state import State
+from server.telemetry import Reading
 
 log = logging.getLogger(__name__)
 
@@ -61,14 +62,20 @@ class Keeper:
     async def asked(cls, policies: Iterable[Policy], state: State, seed: str = "") -> AsyncGenerator["Keeper", None]:
         """As `keeping`, but nothing runs unless `run` is called."""
         keeper = cls(History(state), seed)
-        for run in await keeper._history.lost():
+        with keeper._history.living():
+            async with keeper._asked(policies):
+                yield keeper
+
+    @asynccontextmanager
+    async def _asked(self, policies: Iterable[Policy]) -> AsyncGenerator[None, None]:
+        for run in await self._history.lost():
             log.warning("policy %s: its run that began at %s was lost with the process", run.policy, run.began)
         for policy in policies:
-            await keeper._add(policy)
+            await self._add(policy)
         try:
-            yield keeper
+            yield
         finally:
-            ending = [kept.running for kept in keeper if kept.running is not None]
+            ending = [kept.running for kept in self if kept.running is not None]
             for each in ending:
                 each.cancel()
             await asyncio.gather(*ending, return_exceptions=True)
@@ -86,6 +93,10 @@ class Keeper:
     async def runs(self, name: str, most: int) -> list[Run]:
         """The last runs of a policy, newest first."""
         return await self._history.runs(self.of(name).policy.name, most)
+
+    def gauge(self, what: str) -> list[Reading]:
+        """One reading of each policy that has it: running, failing, last, next or figure."""
+        return [reading for kept in self for reading in _readings(kept, what)]
 
     async def run(self, name: str) -> Run:
         """Run a policy now and wait for its end, which may be a failure. Raises Conflict while it runs already.
@@ -160,6 +171,23 @@ class Keeper:
             kept.running = None
             self._plan(kept)
             self._changed.set()
+
+
+def _readings(kept: Kept, what: str) -> Iterator[Reading]:
+    mine = {"hearth.policy": kept.policy.name}
+    last = kept.last if kept.last is not None and kept.last.ended is not None else None
+    match what:
+        case "running":
+            yield float(kept.running is not None), mine
+        case "failing":
+            yield float(last is not None and last.outcome != "done"), mine
+        case "next" if kept.due is not None:
+            yield kept.due.at.timestamp(), mine
+        case "last" if last is not None and last.ended is not None:
+            yield last.ended.timestamp(), mine
+        case "figure" if last is not None and last.report is not None:
+            for name, value in last.report.figures.items():
+                yield value, {**mine, "figure": name}
 
 
 def _unremembered(task: "asyncio.Task[Run]") -> None:

@@ -29,7 +29,7 @@ from pathlib import Path
 from config import load
 from server.policies.backup import packs, retention
 from server.policies.backup.job import Backup
-from server.policies.backup.place import Place
+from server.place import Place
 
 packs.PACK = 600_000
 left = int(sys.argv[2])

@@ -81,6 +81,8 @@ def test_a_flipped_bit_of_a_table_is_found_and_the_pack_says_it_too(recipe: Path
     if at == 0:
         shutil.rmtree(tmp_path / "data" / "cache")
         assert restored(recipe, tmp_path / "out") == originals(tmp_path)
+    assert made(recipe).details[1] == f"packs/{table.name} was damaged and is written anew"
+    assert backup(recipe).verify() == (2, []) and len(made(recipe).details) == 2
 
 
 def test_an_index_that_is_damaged_is_made_again(recipe: Path, tmp_path: Path) -> None:

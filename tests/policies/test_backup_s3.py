@@ -11,10 +11,10 @@ from threading import enumerate as enumerate_threads
 import pytest
 
 from config import load
+from server import place as place_room
 from server.errors import Conflict, ServiceError
-from server.policies.backup import place as place_room
+from server.place import Place
 from server.policies.backup.job import Backup
-from server.policies.backup.place import Place
 from tests.policies.test_backup import MB, backup, made, noise, originals, restored
 from tests.s3 import S3, s3_server
 

@@ -1,6 +1,7 @@
 """Policies run at their times, one run at a time, and what became of each is remembered across restarts."""
 
 import asyncio
+import sys
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -10,7 +11,7 @@ import pytest
 from config.schedule import Scheduled
 from server.errors import Conflict, NotFound, ServiceError
 from server.policies import Keeper, Report, Run, Tell
-from server.policies.history import History
+from server.policies.history import History, process_mark
 from server.state import State
 
 pytestmark = pytest.mark.anyio
@@ -159,3 +160,21 @@ async def test_a_database_that_fails_makes_no_run_begin_again_at_once(
     async with Keeper.keeping([errand], state, "here"):
         async with asyncio.timeout(PATIENCE):
             await errand.began.acquire()
+
+
+async def test_a_run_of_another_process_that_lives_goes_on_and_is_lost_with_it(state: State) -> None:
+    errand = Errand(Scheduled(every=timedelta(hours=1)))
+    server = await asyncio.create_subprocess_exec(sys.executable, "-c", "input()", stdin=asyncio.subprocess.PIPE)
+    try:
+        beside = History(state)
+        beside._owner = f"{process_mark(server.pid)}/beside"
+        await beside.begin("errand", 1)
+        async with Keeper.asked([errand], state) as keeper:
+            [kept] = list(keeper)
+            assert kept.last is not None and kept.last.outcome is None and kept.last.ended is None
+    finally:
+        server.kill()
+        await server.wait()
+    async with Keeper.asked([errand], state) as keeper:
+        [kept] = list(keeper)
+        assert kept.last is not None and kept.last.outcome == "lost"

@@ -119,14 +119,14 @@ CALLS: tuple[tuple[type, tuple[str, ...]], ...] = (
 _DOCUMENTS = 6
 
 
-async def _fill(folder: Path) -> None:
+async def fill(folder: Path) -> None:
     async with tiered(folder) as each:
         await each.collection.push([document(n) for n in range(_DOCUMENTS)], [])
         await each.run()
         await each.used("d5")
 
 
-async def _move(folder: Path) -> None:
+async def move(folder: Path) -> None:
     """Most documents go; one comes back; one of the cold changes, another is deleted."""
     async with tiered(folder) as each:
         await each.run(days=40)
@@ -135,7 +135,7 @@ async def _move(folder: Path) -> None:
         await each.run(days=1)
 
 
-async def _faults(folder: Path) -> list[str]:
+async def faults(folder: Path) -> list[str]:
     """What is wrong, before and after another run."""
     found = []
     async with tiered(folder) as each:
@@ -214,12 +214,12 @@ def _life(folder: Path, at: int) -> None:
         return last
 
     _deadly(at, count)
-    asyncio.run(_move(folder))
+    asyncio.run(move(folder))
     print(f"{last} points", flush=True)
 
 
 def _look(folder: Path, at: int) -> None:
-    found = asyncio.run(_faults(folder))
+    found = asyncio.run(faults(folder))
     print(f"killed at {at}: {'; '.join(found) or 'nothing lost, nothing doubled'}", flush=True)
 
 
@@ -227,7 +227,7 @@ def main(root: Path, every: int) -> None:
     """Kill at each point, or at every so manyth."""
     begun = root / "begun"
     begun.mkdir()
-    assert _forked(lambda: asyncio.run(_fill(begun))) == 0
+    assert _forked(lambda: asyncio.run(fill(begun))) == 0
     at = 0
     while True:
         folder = root / str(at)

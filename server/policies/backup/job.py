@@ -13,12 +13,12 @@ from config import Recipe
 from config.bucket import Bucket
 from config.policy import BackupSpec, Keep
 from server.errors import InvalidValue
+from server.place import Place
 from server.policies.backup import restoring, retention
 from server.policies.backup import snapshot as snapshots
 from server.policies.backup.ipfs import Node
 from server.policies.backup.making import Maker, Progress
 from server.policies.backup.packs import Packs
-from server.policies.backup.place import Place
 from server.policies.backup.restoring import Damage
 from server.policies.backup.seal import seal_of
 from server.policies.backup.snapshot import File, Snapshot
@@ -54,10 +54,11 @@ class Backup:
         run does."""
         spec = _spec(recipe)
         with self._place.held(), self._packs() as packs:
+            mended = packs.mend()
             with groups(recipe, spec.what) as (found, left_out):
                 maker = Maker(self._place, self._seal, packs, self._progress)
                 made = maker.make(found, str(recipe.server.data), version("hearth"), left_out)
-            details = [f"CID {made.snapshot.cid}"]
+            details = [f"CID {made.snapshot.cid}", *(f"{name} was damaged and is written anew" for name in mended)]
             if spec.ipfs is not None:
                 details.append(self._publish(spec.ipfs, made.snapshot, packs))
             gone, freed = self._forget(packs, spec.keep, spec.ipfs)

@@ -5,8 +5,9 @@ A file that has the place, the size and the time that it had in the last snapsho
 
 import hashlib
 import io
-from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,18 +15,21 @@ from pathlib import Path
 from msgspec.structs import replace
 
 from server.errors import ServiceError
+from server.place import Place
 from server.policies.backup import cid as cids
 from server.policies.backup import snapshot as snapshots
 from server.policies.backup import unixfs
 from server.policies.backup.cid import Cid
 from server.policies.backup.packs import Packs
-from server.policies.backup.place import Place
 from server.policies.backup.seal import Seal
 from server.policies.backup.snapshot import File, Snapshot
 from server.policies.backup.unixfs import LEAF, Link, Tree
 
 _SEGMENT = 16 * LEAF
 """Bytes that are read and summed at once."""
+
+_BEHIND = 2
+"""Segments by which the sum of the whole may be behind those of its blocks."""
 
 _LARGE = 4 * LEAF
 """Bytes from which a file has packs of its own, which go with it."""
@@ -40,11 +44,17 @@ class Moved(Exception):
 
 @dataclass(frozen=True)
 class Source:
-    """One file to keep: what it is called in the snapshot, where it is read, and where it belongs if elsewhere."""
+    """One file to keep: what it is called in the snapshot, where it is read, and where it belongs if elsewhere.
+
+    `away` is the SHA-256 of one that is in cold storage, `told` where: it is kept where the last snapshot has it, and
+    is not read.
+    """
 
     path: str
     file: Path
     home: Path | None = None
+    away: str | None = None
+    told: str = ""
 
     @property
     def place(self) -> str:
@@ -89,7 +99,9 @@ class Maker:
         self._tell = tell
         self._progress = Progress()
         self._before: dict[str, tuple[File, set[str]]] = {}
-        self._hashing = ThreadPoolExecutor(2, thread_name_prefix="hash")
+        self._left_out: list[str] = []
+        self._whole = ThreadPoolExecutor(1, thread_name_prefix="whole")
+        self._ahead = ThreadPoolExecutor(1, thread_name_prefix="ahead")
         self._buffers = _Buffers()
 
     def make(self, groups: Iterable[Group], data: str, hearth: str, left_out: tuple[str, ...]) -> Made:
@@ -100,7 +112,8 @@ class Maker:
             for group in groups:
                 kept += self._group(group)
         finally:
-            self._hashing.shutdown(wait=True, cancel_futures=True)
+            for each in (self._whole, self._ahead):
+                each.shutdown(wait=True, cancel_futures=True)
         of_folders: set[str] = set()
         root = self._folders(
             {file.path: Link(cids.parse(file.cid), file.size, file.total) for file, _ in kept}, of_folders
@@ -119,7 +132,7 @@ class Maker:
             files=tuple(replace(file, packs=tuple(sorted(numbers[name] for name in used))) for file, used in kept),
             packs=tuple(order),
             sealed=tuple(self._packs.cid(name) for name in order) if self._seal.suffix else (),
-            left_out=left_out,
+            left_out=(*left_out, *self._left_out),
             encrypted=bool(self._seal.suffix),
         )
         stored = snapshots.write(snapshot, self._place, self._seal)
@@ -140,14 +153,24 @@ class Maker:
             try:
                 sources = group.files()
                 self._progress.group, self._progress.done = group.name, 0
-                self._progress.of = sum(source.file.stat().st_size for source in sources)
-                return [self._kept(source) for source in sources]
+                here = [source for source in sources if source.away is None]
+                self._progress.of = sum(source.file.stat().st_size for source in here)
+                return [*map(self._kept, here), *self._known(source for source in sources if source.away is not None)]
             except (Moved, FileNotFoundError) as fault:
                 if not group.living or last == _TRIES:
                     raise ServiceError(f"{group.name} changed while it was read: {fault}") from fault
             except OSError as fault:
                 raise ServiceError(f"{group.name} cannot be read: {fault}") from fault
         raise AssertionError("the last try returns or raises")
+
+    def _known(self, sources: Iterable[Source]) -> Iterator[tuple[File, set[str]]]:
+        """Those in cold storage that the last snapshot has."""
+        for source in sources:
+            known = self._before.get(source.place)
+            if known is not None and known[0].sha256 == source.away:
+                yield replace(known[0], path=source.path), set(known[1])
+            else:
+                self._left_out.append(f"{source.path}: {source.told}, and no snapshot has it")
 
     def _kept(self, source: Source) -> tuple[File, set[str]]:
         status = source.file.stat()
@@ -179,25 +202,34 @@ class Maker:
         return file, used
 
     def _read(self, path: Path, used: set[str]) -> tuple[Link, str]:
-        """The file's blocks go to the packs. While two threads take the sums of a segment, the next one is read."""
+        """The file's blocks go to the packs. Others read ahead and take the sum of the whole meanwhile; the sums of the
+        blocks are this thread's, for each hand-over costs more than a block."""
         whole = hashlib.sha256()
         tree = Tree(lambda cid, block: self._packs.add(cid, block, used))
+        summed: deque[Future[None]] = deque()
         with path.open("rb", buffering=0) as file:
-            segment = self._buffers.segment(file)
+            following = self._ahead.submit(self._buffers.segment, file)
             while True:
-                summed = self._hashing.submit(whole.update, segment)
-                leaves = self._hashing.submit(_leaves, segment)
-                following = self._buffers.segment(file) if len(segment) == _SEGMENT else memoryview(b"")
-                for cid, leaf in leaves.result():
-                    self._packs.add(cid, leaf, used)
-                    tree.leaf(cid, len(leaf))
-                summed.result()
+                segment = following.result()
+                is_last = len(segment) < _SEGMENT
+                if not is_last:
+                    following = self._ahead.submit(self._buffers.segment, file)
+                summed.append(self._whole.submit(whole.update, segment))
+                if len(segment) or not tree.leaves:
+                    leaves = list(_leaves(segment))
+                    self._packs.add_all(leaves, used)
+                    for cid, leaf in leaves:
+                        tree.leaf(cid, len(leaf))
+                if is_last or len(summed) > _BEHIND:
+                    summed.popleft().result()
                 self._progress.done += len(segment)
                 self._progress.read += len(segment)
                 self._tell(self._progress)
-                if not len(following):
-                    return tree.root(), whole.hexdigest()
-                segment = following
+                if is_last:
+                    break
+        for each in summed:
+            each.result()
+        return tree.root(), whole.hexdigest()
 
     def _folders(self, links: dict[str, Link], used: set[str]) -> Link:
         """The folder of all files, as nodes; deepest first."""
@@ -253,7 +285,8 @@ def _is_unseen(buffer: bytearray) -> bool:
     return True
 
 
-def _leaves(segment: "memoryview[int]") -> list[tuple[Cid, "memoryview[int]"]]:
+def _leaves(segment: "memoryview[int]") -> Iterator[tuple[Cid, "memoryview[int]"]]:
     """Its leaves with their names; an empty one for an empty file."""
-    parts = [segment[at : at + LEAF] for at in range(0, max(len(segment), 1), LEAF)]
-    return [(cids.of(cids.RAW, part), part) for part in parts]
+    for at in range(0, max(len(segment), 1), LEAF):
+        part = segment[at : at + LEAF]
+        yield cids.of(cids.RAW, part), part

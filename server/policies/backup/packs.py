@@ -5,6 +5,7 @@ where is known from an index on this machine, made anew from those tables where 
 backup.
 """
 
+import contextlib
 import hashlib
 import sqlite3
 from collections.abc import Collection, Iterable, Iterator, Sequence
@@ -15,10 +16,10 @@ from typing import Self
 import msgspec
 
 from server.errors import HearthError, ServiceError
+from server.place import Place, is_half
 from server.policies.backup import car
 from server.policies.backup import cid as cids
 from server.policies.backup.cid import Cid
-from server.policies.backup.place import Place, is_half
 from server.policies.backup.seal import Seal
 from server.policies.backup.unixfs import LEAF, as_file
 
@@ -32,6 +33,7 @@ _TABLES = (
     "CREATE TABLE IF NOT EXISTS block (cid BLOB NOT NULL, pack INTEGER NOT NULL, begin INTEGER NOT NULL, "
     "size INTEGER NOT NULL, PRIMARY KEY (cid, pack)) WITHOUT ROWID",
     "CREATE INDEX IF NOT EXISTS block_in ON block (pack)",
+    "CREATE TABLE IF NOT EXISTS bad_table (pack TEXT PRIMARY KEY) WITHOUT ROWID",
     "CREATE TABLE IF NOT EXISTS pushed (node TEXT NOT NULL, pack TEXT NOT NULL, PRIMARY KEY (node, pack)) "
     "WITHOUT ROWID",
 )
@@ -74,6 +76,8 @@ class Packs:
         self._users: list[set[str]] = []
         self._waiting: dict[Cid, str | None] = {}
         """Blocks that are not in the index yet, with the pack that is being written, None for the next one."""
+        self._just: dict[Cid, str] = {}
+        """Blocks that came into the index since it was last looked into, with their pack."""
         self._bytes = 0
         self._writing: tuple[str, Future[Contents]] | None = None
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="packs")
@@ -127,6 +131,7 @@ class Packs:
                 contents = self._told(name)
             except (msgspec.MsgspecError, ServiceError):
                 contents = self._read_again(name)
+                self._mark(name)
             if contents is not None and there[self.path(name)] == contents.size:
                 self._know(name, contents)
 
@@ -140,10 +145,33 @@ class Packs:
         closed = self._place.get(self.path(name))
         data = self._seal.open(closed, self.path(name))
         try:
-            blocks = [(cid.binary, begin, len(block)) for cid, begin, block in car.blocks(memoryview(data))]
+            blocks = list(car.blocks(memoryview(data)))
         except ValueError:
             return None
-        return Contents(len(closed), blocks, self._as_it_lies(closed))
+        if any(cids.of(cid.codec, block) != cid for cid, _, block in blocks):
+            return None
+        laid_out = [(cid.binary, begin, len(block)) for cid, begin, block in blocks]
+        return Contents(len(closed), laid_out, self._as_it_lies(closed))
+
+    def _mark(self, name: str) -> None:
+        """Have a pack's table written anew by whoever may change the place next."""
+        self._index.execute("INSERT OR IGNORE INTO bad_table VALUES (?)", (name,))
+
+    def mend(self) -> list[str]:
+        """Write the tables anew that were found damaged, from their packs; returns which. Only while the place is held.
+
+        One whose pack is damaged too, or gone, stays as it is.
+        """
+        mended = []
+        for (name,) in self._index.execute("SELECT pack FROM bad_table ORDER BY pack").fetchall():
+            with contextlib.suppress(HearthError):
+                if (contents := self._read_again(name)) is not None:
+                    self._place.put(self.table(name), self._seal.close(msgspec.msgpack.encode(contents)))
+                    self._know(name, contents)
+                    mended.append(self.table(name))
+            if name not in self.names or self.table(name) in mended:
+                self._index.execute("DELETE FROM bad_table WHERE pack = ?", (name,))
+        return mended
 
     def _as_it_lies(self, closed: bytes) -> str:
         return str(as_file(closed, lambda cid, block: None).cid) if self._seal.suffix else ""
@@ -159,10 +187,21 @@ class Packs:
     def add(self, cid: Cid, data: "bytes | memoryview[int]", used: set[str]) -> None:
         """Keep a block, if it is not kept already, and let `used` have the name of its pack, at the latest after
         `flush`. `data` may not change until then."""
+        self.add_all([(cid, data)], used)
+
+    def add_all(self, blocks: "Sequence[tuple[Cid, bytes | memoryview[int]]]", used: set[str]) -> None:
+        """As `add`, of several, with one look into the index."""
+        there = self._in([cid for cid, _ in blocks])
+        for cid, data in blocks:
+            self._add(cid, data, there.get(cid.binary), used)
+
+    def _add(self, cid: Cid, data: "bytes | memoryview[int]", pack: str | None, used: set[str]) -> None:
         if cid in self._waiting:
             self._use(self._waiting[cid], used)
-        elif (found := self._where(cid)) is not None:
-            used.add(found.pack)
+        elif pack is not None:
+            used.add(pack)
+        elif cid in self._just:
+            used.add(self._just[cid])
         else:
             self._use(None, used)
             self._pending.append((cid, data))
@@ -205,6 +244,7 @@ class Packs:
         self._writing = None
         self._know(name, written.result())
         self.written += [self.path(name), self.table(name)]
+        self._just.update((cid, pack) for cid, pack in self._waiting.items() if pack is not None)
         self._waiting = {cid: pack for cid, pack in self._waiting.items() if pack is None}
 
     def _put(self, name: str, pending: Sequence[tuple[Cid, "bytes | memoryview[int]"]]) -> Contents:
@@ -270,18 +310,24 @@ class Packs:
         return self._open[pack][begin : begin + length]
 
     def bad_tables(self, names: Iterable[str]) -> Iterator[tuple[str, str]]:
-        """The tables of these packs that another machine could not use, with the reason. Each is read anew."""
+        """The tables of these packs that another machine could not use, with the reason, which `mend` writes anew. Each
+        is read anew."""
         for name in names:
-            try:
-                contents = self._told(name)
-            except msgspec.MsgspecError as fault:
-                yield self.table(name), f"the pack's table is damaged: {fault}"
-            except HearthError as fault:
-                yield self.table(name), fault.message
-            else:
-                rows = "SELECT block.cid, begin, size FROM block JOIN pack ON number = pack WHERE name = ?"
-                if {*map(tuple, contents.blocks)} != {*self._index.execute(rows, (name,))}:
-                    yield self.table(name), "the pack's table is damaged: it is not what the pack holds"
+            if reason := self._bad_table(name):
+                self._mark(name)
+                yield self.table(name), reason
+
+    def _bad_table(self, name: str) -> str:
+        try:
+            contents = self._told(name)
+        except msgspec.MsgspecError as fault:
+            return f"the pack's table is damaged: {fault}"
+        except HearthError as fault:
+            return fault.message
+        rows = "SELECT block.cid, begin, size FROM block JOIN pack ON number = pack WHERE name = ?"
+        if {*map(tuple, contents.blocks)} != {*self._index.execute(rows, (name,))}:
+            return "the pack's table is damaged: it is not what the pack holds"
+        return ""
 
     def whole(self, name: str) -> bytes:
         """A pack as it lies at the place."""
@@ -322,6 +368,13 @@ class Packs:
         ]
 
     # ---- the index --------------------------------------------------------------------------------------------------
+
+    def _in(self, cids: Sequence[Cid]) -> dict[bytes, str]:
+        """The pack of each of these that the index has. What `_just` remembers is in it by then."""
+        self._just.clear()
+        marks = ", ".join("?" * len(cids))
+        query = f"SELECT block.cid, name FROM block JOIN pack ON number = pack WHERE block.cid IN ({marks})"
+        return dict(self._index.execute(query, [cid.binary for cid in cids]))
 
     def _where(self, cid: Cid) -> Found | None:
         row = self._index.execute(

@@ -9,8 +9,8 @@ from typing import Literal
 import msgspec
 
 from server.errors import NotFound, ServiceError
+from server.place import Place, is_half
 from server.policies.backup import cid as cids
-from server.policies.backup.place import Place, is_half
 from server.policies.backup.seal import Seal
 
 FOLDER = "snapshots"

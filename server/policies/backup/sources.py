@@ -16,7 +16,12 @@ from tempfile import TemporaryDirectory
 from config import Recipe
 from config.model import LocalModel, ReaderModel
 from config.model import Source as Weights
-from server.models import kept
+from config.source import cold_record
+from server.errors import ServiceError
+from server.knowledge.catalogue import cold_counts
+from server.models import cold_weights, kept
+from server.models.cold_weights import Part
+from server.models.header import WeightsError
 from server.policies.backup.making import Group, Source
 
 STATE = "state.db"
@@ -39,6 +44,7 @@ def groups(recipe: Recipe, what: Sequence[str]) -> Iterator[tuple[list[Group], t
             found += list(_models(recipe, left_out))
         if "knowledge" in what:
             found += _knowledge(recipe.server.data, scratch)
+            left_out += _cold_documents(recipe)
         with _leases([each for each in found if each.living], recipe.server.data):
             yield found, tuple(left_out)
 
@@ -66,8 +72,8 @@ def _models(recipe: Recipe, left_out: list[str]) -> Iterator[Group]:
     for name, spec in recipe.models.items():
         if not isinstance(spec, LocalModel | ReaderModel):
             continue
-        draft = getattr(spec, "draft", None)
-        for title, source in ((name, spec.source), (f"{name}.draft", draft)):
+        beside = [(f"{name}.{key}", getattr(spec, key, None)) for key in ("draft", "projector")]
+        for title, source in ((name, spec.source), *beside):
             if not isinstance(source, Weights):
                 continue
             if source.startswith(("pip:", "made:")):
@@ -75,11 +81,38 @@ def _models(recipe: Recipe, left_out: list[str]) -> Iterator[Group]:
             elif not (files := weights(source, recipe.server.data)):
                 left_out.append(f"models/{title}: {source} is not on this machine")
             else:
-                yield Group(f"models/{title}", _listed(title, files))
+                yield Group(f"models/{title}", _listed(title, source, files))
 
 
-def _listed(title: str, files: dict[str, Path]) -> Callable[[], list[Source]]:
-    return lambda: [Source(f"models/{title}/{path}", file) for path, file in files.items()]
+def _listed(title: str, source: Weights, files: dict[str, Path]) -> Callable[[], list[Source]]:
+    def listed() -> list[Source]:
+        """With those in cold storage, of which only a folder's small files are here."""
+        away = _away(source)
+        here = {path: file for path, file in files.items() if path not in away}
+        return [
+            *(Source(f"models/{title}/{path}", file) for path, file in here.items()),
+            *(
+                Source(f"models/{title}/{path}", file, away=part.sha256, told=told)
+                for path, (file, part, told) in away.items()
+            ),
+        ]
+
+    return listed
+
+
+def _away(source: Weights) -> dict[str, tuple[Path, Part, str]]:
+    """The files of weights that are in cold storage, with where that is."""
+    if not cold_weights.is_local(source):
+        return {}
+    try:
+        record = cold_weights.record_of(source.path)
+    except WeightsError as fault:
+        raise ServiceError(str(fault)) from fault
+    if record is None:
+        return {}
+    folder = cold_record(source.path).parent
+    told = cold_weights.told_of(source.path)
+    return {part.name: (folder / part.name, part, told) for part in cold_weights.missing(source.path, record)}
 
 
 def weights(source: Weights, data: Path) -> dict[str, Path]:
@@ -90,7 +123,7 @@ def weights(source: Weights, data: Path) -> dict[str, Path]:
     path = source.path
     if source.is_gguf:
         return {name: path.with_name(name) for name in kept.shards(path.name)}
-    inside = (file for file in sorted(path.rglob("*")) if file.is_file())
+    inside = (file for file in sorted(path.rglob("*")) if file.is_file() and file != cold_record(path))
     return {str(file.relative_to(path)): file for file in inside if not file.name.startswith(".")}
 
 
@@ -105,6 +138,15 @@ def _knowledge(data: Path, scratch: Path) -> list[Group]:
         for folder in sorted(path for path in (data / kind).glob("*") if path.is_dir()):
             found.append(Group(f"{kind}/{folder.name}", _collection(kind, folder, scratch), living=True))
     return found
+
+
+def _cold_documents(recipe: Recipe) -> Iterator[str]:
+    """What is said of documents in cold storage, which stay there: `state.db` has the record of them."""
+    tiering = recipe.policies.tiering
+    place = None if tiering is None else tiering.cold
+    where = "a place that the recipe names no more" if place is None else getattr(place, "url", None) or place
+    for collection, count in cold_counts(recipe.server.data / STATE).items():
+        yield f"knowledge/{collection}: {count} documents are in cold storage at {where} and are not copied"
 
 
 def _state(data: Path, scratch: Path) -> list[Source]:

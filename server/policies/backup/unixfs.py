@@ -6,6 +6,7 @@ are raw blocks, 174 links a node, balanced; what Kubo calls `--cid-version=1 --c
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import NamedTuple
 
 from server.policies.backup import cid as cids
@@ -37,8 +38,10 @@ class Tree:
     def __init__(self, emit: Emit) -> None:
         self._emit = emit
         self._levels: list[list[Link]] = []
+        self.leaves = 0
 
     def leaf(self, cid: Cid, size: int) -> None:
+        self.leaves += 1
         self._put(0, Link(cid, size, size))
 
     def root(self) -> Link:
@@ -110,6 +113,7 @@ def read(block: bytes) -> Node:
 # ---- protobuf, as far as both formats need it ------------------------------------------------------------------------
 
 
+@lru_cache(4096)  # leaves are of one size, and so are most of a node's numbers
 def varint(number: int) -> bytes:
     out = bytearray()
     while number > 0x7F:

@@ -1,12 +1,19 @@
-"""Which documents move: decided of when each was changed and found; does no I/O and asks no clock."""
+"""Which documents and models move: decided of when each was changed and found; does no I/O and asks no clock."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from math import inf
+from pathlib import Path
 
 from server.knowledge.catalogue import Use
 
 _TOGETHER = 256
 _BYTES = 16 * 2**20
+
+
+def unasked(since: Mapping[Path, float], pinned: Collection[Path], after: float, now: float) -> list[Path]:
+    """Weights of models that nobody asked for `after` seconds, those longest out of use first; never pinned ones."""
+    idle = [(last, path) for path, last in since.items() if path not in pinned and now - last >= after]
+    return [path for _, path in sorted(idle)]
 
 
 def unused(uses: Iterable[Use], after: float, now: float) -> list[str]:

@@ -9,7 +9,7 @@ import msgspec
 
 from config.bucket import Bucket
 from server.errors import Conflict
-from server.policies.backup.place import Place
+from server.place import Place
 
 _NAME = "hearth-cold.json"
 
@@ -18,7 +18,7 @@ class _Owner(msgspec.Struct):
     owner: str
 
 
-def claim(where: Path | Bucket, owner: str) -> None:
+def claim(where: Path | Bucket, owner: str, key: str = "policies.tiering.cold") -> None:
     """Raises ServiceError where it cannot be reached or ignores conditional puts, Conflict where it is another's."""
     place = Place(where)
     if isinstance(where, Bucket):
@@ -28,5 +28,5 @@ def claim(where: Path | Bucket, owner: str) -> None:
     if msgspec.json.decode(place.get(_NAME), type=_Owner).owner != owner:
         raise Conflict(
             f"The cold storage in {place} belongs to another data directory. Name a place of its own under "
-            f"policies.tiering.cold, or remove {_NAME} there if that directory is gone."
+            f"{key}, or remove {_NAME} there if that directory is gone."
         )

@@ -1,4 +1,5 @@
-"""The policy `tiering`: moves documents that nobody asks for to cold storage, and back when they are asked for."""
+"""The policy `tiering`: moves documents and weights that nobody asks for to cold storage, and back when they are asked
+for."""
 
 import asyncio
 import importlib
@@ -19,6 +20,7 @@ from server.knowledge.tier import STORE_FAULTS, Tier
 from server.policies.report import Report, Tell
 from server.policies.tiering.choosing import batches, unused, wanted
 from server.policies.tiering.claim import claim
+from server.policies.tiering.models import ModelTier
 from server.state import State
 
 if TYPE_CHECKING:
@@ -33,20 +35,48 @@ class TieringPolicy:
 
     name = "tiering"
 
-    def __init__(self, spec: TieringSpec, data: Path, state: State, tiers: Mapping[str, Tier]) -> None:
-        """`tiers` are those of all collections; `data` is the data directory."""
+    def __init__(
+        self,
+        spec: TieringSpec,
+        data: Path,
+        state: State,
+        tiers: Mapping[str, Tier],
+        models: ModelTier | None = None,
+    ) -> None:
+        """`tiers` are those of all collections; `data` is the data directory. `models` None moves no weights."""
         self.spec = spec
         self._data = data
         self._state = state
         self._tiers = tiers
+        self.models = models
 
     async def prepare(self) -> None:
         """Find out whether the place can be used; where it cannot, the tiers say so. Raises nothing."""
-        with suppress(HearthError):
-            await self._claim()
+        if self.spec.cold is not None:
+            with suppress(HearthError):
+                await self._claim()
 
     async def run(self, tell: Tell) -> Report:
-        """Raises what the place, the tables or the record raise; the next run goes on with what is left."""
+        """Raises what the places, the tables or the record raise; the next run goes on with what is left."""
+        if self.spec.cold is None:
+            return await self._weights(tell)
+        documents = await self._documents(tell)
+        if self.models is None:
+            return documents
+        weights = await self._weights(tell)
+        return Report(
+            f"{documents.summary}; {weights.summary}",
+            {**documents.figures, **weights.figures},
+            (*documents.details, *weights.details),
+        )
+
+    async def _weights(self, tell: Tell) -> Report:
+        place = None if self.spec.models is None else self.spec.models.cold
+        assert self.models is not None and place is not None, "without a place there is no such policy"
+        await asyncio.to_thread(claim, place, await self._owner(), "policies.tiering.models.cold")
+        return await self.models.run(tell)
+
+    async def _documents(self, tell: Tell) -> Report:
         await self._claim()
         out, back, details = await self._nothing(), await self._nothing(), []
         for name, tier in self._tiers.items():
@@ -61,16 +91,19 @@ class TieringPolicy:
 
     async def _claim(self) -> None:
         assert self.spec.cold is not None, "without a place there is no such policy"
-        name = await owner(self._state, secrets.token_hex(16))
+        name = await self._owner()
         refusal = None
         try:
-            await asyncio.to_thread(claim, self.spec.cold, name)
+            await asyncio.to_thread(claim, self.spec.cold, name, "policies.tiering.cold")
         except HearthError as error:
             refusal = error.message
             raise
         finally:
             for tier in self._tiers.values():
                 tier.refuse(refusal)
+
+    async def _owner(self) -> str:
+        return await owner(self._state, secrets.token_hex(16))
 
     async def _collection(self, name: str, tier: Tier, tell: Tell) -> "tuple[Moved, Moved, list[str]]":
         folder = self._data / "knowledge" / name

@@ -1,6 +1,6 @@
-"""Where a backup lies: a folder or a bucket, of which one process at a time changes what is there.
+"""Where backups and cold weights lie: a folder or a bucket, of which one process at a time changes what is there.
 
-Runs in the process that makes the backup, where it may block.
+Blocks, so it is for processes of their own.
 """
 
 import contextlib
@@ -11,10 +11,10 @@ import secrets
 import socket
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import obstore
 from obstore import exceptions as faults
@@ -27,6 +27,18 @@ _LEASE_S = 120.0
 _RENEW_S = 30.0
 _LEASE = "lease.json"
 _PROBE = "probe"
+_CHUNK = 8 * 1024 * 1024
+_LARGE = 2**20
+"""Bytes from which a file is brought to the disk at once."""
+_TOGETHER = 8
+"""Parts of one call to write: some MiB at once make the system look for as much memory in one piece."""
+_MOST_PARTS = 9_000
+"""Parts of one upload, of which stores take 10,000."""
+_AT_ONCE = 2
+"""Parts under way at once: each is held in memory."""
+
+Told = Callable[[int], None]
+"""Hears how many bytes more were read."""
 
 
 class Place:
@@ -36,6 +48,7 @@ class Place:
     def __init__(self, where: Path | Bucket) -> None:
         self.where = where
         self._store: Any = _folder(where) if isinstance(where, Path) else _bucket(where)
+        self._fresh: list[Path] = []
         self._lost: str | None = None
         """Why the lease that `held` took is another's now, perhaps."""
 
@@ -50,8 +63,50 @@ class Place:
         with self._changing():
             if isinstance(self.where, Path):
                 _write(self.where / name, parts)
+                if sum(map(len, parts)) >= _LARGE:
+                    self._let_go(self.where / name)
             else:
                 obstore.put(self._store, name, b"".join(parts))
+
+    def _let_go(self, path: Path) -> None:
+        """Have the system bring a large file to the disk at once, so that `settle` has less to wait for, and let go of
+        those before it, which are there by now: nobody reads them again soon, and others need the memory."""
+        self._fresh.append(path)
+        for each in {self._fresh[0], path}:
+            file = os.open(each, os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                os.posix_fadvise(file, 0, 0, os.POSIX_FADV_DONTNEED)
+            finally:
+                os.close(file)
+        del self._fresh[:-3]
+
+    def send(self, name: str, file: BinaryIO, size: int, told: Told) -> None:
+        """What `file` has left to read, `size` bytes, put without being held in memory; `told` hears how many bytes
+        more were read. It outlasts a loss of power once this returns."""
+        chunk = max(_CHUNK, size // _MOST_PARTS + 1)
+        with self._changing():
+            if isinstance(self.where, Path):
+                _copy(self.where / name, _chunks(file, chunk, told))
+            else:
+                obstore.put(
+                    self._store,
+                    name,
+                    _chunks(file, chunk, told),
+                    use_multipart=size > chunk,
+                    chunk_size=chunk,
+                    max_concurrency=_AT_ONCE,
+                )
+
+    def stream(self, name: str) -> Iterator[bytes]:
+        """The bytes of one file in parts, as the disk or the store has them rather than the system's memory."""
+        with self._faults():
+            if isinstance(self.where, Path):
+                with (self.where / name).open("rb") as file:
+                    os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+                    yield from _chunks(file, _CHUNK, lambda _: None)
+            else:
+                for part in obstore.get(self._store, name).stream(min_chunk_size=_CHUNK):
+                    yield bytes(part)
 
     def make(self, name: str, data: bytes) -> bool:
         """Put what is not there yet; False where it is."""
@@ -79,7 +134,7 @@ class Place:
 
     def delete(self, names: list[str]) -> None:
         for name in names:
-            with self._changing(), contextlib.suppress(faults.NotFoundError):
+            with self._changing(), contextlib.suppress(faults.NotFoundError, FileNotFoundError):
                 obstore.delete(self._store, name)
 
     def settle(self, names: list[str]) -> None:
@@ -229,15 +284,48 @@ def is_half(name: str) -> bool:
     return name.rpartition("/")[2].startswith(".")
 
 
-def _write(path: Path, parts: "Sequence[bytes | memoryview[int]]") -> None:
+@contextmanager
+def _half(path: Path) -> Iterator[BinaryIO]:
+    """A file that takes the name `path` at the end of the block, and is gone where that fails."""
     path.parent.mkdir(parents=True, exist_ok=True)
     half = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        with half.open("wb") as out:
-            out.writelines(parts)
+        with half.open("wb", buffering=0) as out:
+            yield out
         half.replace(path)
     finally:
         half.unlink(missing_ok=True)
+
+
+def _write(path: Path, parts: "Sequence[bytes | memoryview[int]]") -> None:
+    with _half(path) as out:
+        for at in range(0, len(parts), _TOGETHER):
+            _all(out, parts[at : at + _TOGETHER])
+
+
+def _all(out: BinaryIO, parts: "Sequence[bytes | memoryview[int]]") -> None:
+    """One call for them all, but where the system takes less than it was given."""
+    written = os.writev(out.fileno(), parts)
+    for part in parts:
+        rest = memoryview(part)[written:]
+        written = max(0, written - len(part))
+        while rest:
+            rest = rest[out.write(rest) :]
+
+
+def _copy(path: Path, parts: Iterable[bytes]) -> None:
+    """As `_write`, and it outlasts a loss of power."""
+    with _half(path) as out:
+        for part in parts:
+            _all(out, [part])
+        os.fsync(out.fileno())
+    _sync(path.parent)
+
+
+def _chunks(file: BinaryIO, size: int, told: Told) -> Iterator[bytes]:
+    while data := file.read(size):
+        told(len(data))
+        yield data
 
 
 def _sync(path: Path) -> None:
