@@ -52,9 +52,14 @@ def quoted(text: str) -> str:
 def written(attributes: Mapping[str, AttributeValue], types: Types) -> dict[str, AttributeValue | None]:
     """A document's attributes by column, as the table holds them."""
     if types is not None:
-        return {column(name): attributes.get(name) for name in types}
+        return {column(name): _held(attributes.get(name), kind) for name, kind in types.items()}
     marked = {_MARKS[open_kind(value)] + name: value for name, value in attributes.items()}
     return {OPEN_COLUMN: msgspec.json.encode(marked).decode()}
+
+
+def _held(value: AttributeValue | None, kind: str) -> AttributeValue | None:
+    """A whole number past 2**53 would be refused by a column of floats, which holds the nearest one."""
+    return float(value) if kind == "float" and value is not None else value
 
 
 def read(row: Mapping[str, Any], types: Types) -> dict[str, AttributeValue]:

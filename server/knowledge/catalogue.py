@@ -8,6 +8,8 @@ finds in cold storage is shown only while the record says so.
 import sqlite3
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import closing
+from pathlib import Path
 from typing import Literal, TypeVar
 
 import msgspec
@@ -236,6 +238,17 @@ async def owner(state: State, fresh: str) -> str:
         return str(connection.execute("SELECT name FROM tier_owner").fetchone()[0])
 
     return await state.run(_TABLES, work)
+
+
+def cold_counts(database: Path) -> dict[str, int]:
+    """How many documents of each collection are in cold storage, by state.db. Blocks; for processes without a State."""
+    if not database.exists():
+        return {}
+    with closing(sqlite3.connect(f"{database.as_uri()}?mode=ro", uri=True)) as connection:
+        if connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'tier_cold'").fetchone() is None:
+            return {}
+        counted = "SELECT collection, count(*) FROM tier_cold WHERE stage IN (?, ?) GROUP BY collection"
+        return dict(connection.execute(counted, _COUNTING))
 
 
 def _marks(values: Collection[object]) -> str:

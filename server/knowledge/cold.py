@@ -93,7 +93,7 @@ class ColdTable(Reading):
 
     async def settle(self) -> None:
         """Make and refresh indices, join small files; what nobody can be reading any more is removed."""
-        made = {column for each in await self._table.list_indices() for column in each.columns}
+        made = index.kept(await self._table.list_indices())
         for column, config in index.due(int(await self._table.count_rows()), made, {}).items():
             await self._table.create_index(column, config=config)
         await self._words.make()

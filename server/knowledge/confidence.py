@@ -1,7 +1,8 @@
 """How far each leg of a collection can be trusted, told without labels: pieces of its own chunks as queries.
 
-A piece out of a chunk is easy for words and hard for vectors. So the text leg finds nearly all of them unless it cannot
-read the documents' script, and the vector leg finds them as far as its model knows their language.
+A piece is taken out of a chunk, and each leg looks for what is left among what is left of other chunks: the inverse
+cloze task (Lee, Chang and Toutanova 2019). No words of the piece stand there any more but those that the text has in
+several places, as with a question; where the piece itself could be found, a model would seem to know any language.
 """
 
 import asyncio
@@ -17,37 +18,41 @@ import numpy as np
 from numpy.typing import NDArray
 
 from server.errors import HearthError
+from server.knowledge.counting import Counter
 from server.knowledge.fuse import spans, weights_of
 
 if TYPE_CHECKING:
-    import pyarrow as pa
-
     from server.knowledge.reading import Reading
 
 log = logging.getLogger(__name__)
 
 NAME = "confidence.json"
+_WAY = "inverse cloze"
 _QUERIES = 64
-"""The mean over them has a standard error of about 0.04."""
+"""Pieces that are asked, each among as many, so that both means compare; their ratio is off by a tenth or so."""
 _LEAST = 24
-"""Pieces there have to be: in a collection with fewer chunks every leg finds every chunk."""
-_DEPTH = 20
-"""Places looked at: what stands further down adds next to nothing to the mean."""
-_WORDS = 10
-_LONGER = 2
-"""Words a chunk has to have beyond those of a piece, so that a piece is not the whole."""
+"""Pieces there have to be: among fewer every leg finds every one."""
+_WORDS, _SHARE = 10, 3
+"""A piece has so many words, of a short chunk one in so many."""
+_AROUND = 40
+"""Words before and after a piece that are left of its chunk, at most."""
+_SHORTEST = 12
+"""Words of a chunk that a piece can be taken out of."""
 _GREW = 1.5
-_AT_ONCE = 8
-_LOOK_SECONDS = 10.0
+_LOOK_SECONDS = 60.0
 
 
 class Confidence(msgspec.Struct, frozen=True):
-    """Mean reciprocal rank, 0 to 1, of the chunk each piece was taken from. `table` tells which rows were asked."""
+    """How far each leg finds what is left of the chunk that a piece was taken from: 0 is chance, 1 always first.
+
+    `table` tells which rows were asked, `way` how.
+    """
 
     table: str
     chunks: int
     vector: float
     text: float
+    way: str = ""
 
     @property
     def weights(self) -> tuple[float, float]:
@@ -56,21 +61,25 @@ class Confidence(msgspec.Struct, frozen=True):
 
     def holds(self, table: str, chunks: int) -> bool:
         """Whether it still speaks of a table that has `chunks` now."""
-        return self.table == table and self.chunks / _GREW <= chunks <= self.chunks * _GREW
+        same = self.way == _WAY and self.table == table
+        return same and self.chunks / _GREW <= chunks <= self.chunks * _GREW
 
 
-UNKNOWN = Confidence("", 0, 1.0, 1.0)
+UNKNOWN = Confidence("", 0, 1.0, 1.0, _WAY)
 """Of rows that were not asked: both legs are trusted."""
 
 
 @dataclass(frozen=True)
 class Asking:
-    """What a self-test needs. `embed` takes texts of at most `room` bytes to unit vectors; `table` names the rows."""
+    """What a self-test needs. `embed` takes texts that fit, as `counter` counts, to unit vectors.
+
+    `table` names the rows.
+    """
 
     store: "Reading"
     table: str
     embed: Callable[[Sequence[str]], Awaitable[NDArray[np.float32]]]
-    room: int
+    counter: Counter
 
 
 class SelfTest:
@@ -123,7 +132,7 @@ class SelfTest:
             kept = msgspec.json.decode(self._file.read_bytes(), type=Confidence)
         except (FileNotFoundError, msgspec.MsgspecError):
             return UNKNOWN
-        return kept if kept.table == table else UNKNOWN
+        return kept if kept.table == table and kept.way == _WAY else UNKNOWN
 
     def _keep(self, found: Confidence) -> None:
         """Whole or not at all: other processes read it."""
@@ -133,40 +142,45 @@ class SelfTest:
 
 
 async def measured(asking: Asking, chunks: int) -> Confidence:
-    """Ask the store some dozens of its own pieces: one call of `embed`, and under a second of searching."""
+    """Ask both legs for some dozens of pieces: one call of `embed`, and under a second of searching."""
     sampled = await asking.store.sample(2 * _QUERIES) if chunks >= _LEAST else []
-    pieces = [each for each in _pieces(sampled) if len(each[1].encode()) <= asking.room][:_QUERIES]
-    if len(pieces) < _LEAST:
-        return Confidence(asking.table, chunks, 1.0, 1.0)
-    vectors = await asking.embed([piece for _, piece in pieces])
-    turns = asyncio.Semaphore(_AT_ONCE)
-
-    async def ranks(key: str, piece: str, vector: NDArray[np.float32]) -> tuple[float, float]:
-        async with turns:
-            near = await asking.store.nearest(vector, None, _DEPTH)
-            matching = await asking.store.matching(piece, None, _DEPTH)
-        return _reciprocal(near, key), _reciprocal(matching, key)
-
-    asked = zip(pieces, vectors, strict=True)
-    found = await asyncio.gather(*(ranks(key, piece, vector) for (key, piece), vector in asked))
-    vector, text = (round(float(mean), 4) for mean in np.mean(found, axis=0))
-    return Confidence(asking.table, chunks, vector, text)
+    asked = await asyncio.to_thread(_cut, sampled, asking.counter)
+    if len(asked) < _LEAST:
+        return Confidence(asking.table, chunks, 1.0, 1.0, _WAY)
+    pieces, rests = [piece for piece, _ in asked], [rest for _, rest in asked]
+    vectors = await asking.embed(pieces + rests)
+    by_text = await asking.store.scores_among(rests, pieces)
+    by_vector = vectors[: len(asked)] @ vectors[len(asked) :].T
+    return Confidence(asking.table, chunks, _beyond_chance(by_vector), _beyond_chance(by_text), _WAY)
 
 
-def _pieces(chunks: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
-    """Some ten words in a row of each chunk, with its id: always the same of the same chunks, in no order of theirs."""
-    found = [(key, _piece(text, random.Random(key))) for key, text in sorted(chunks)]
-    return [(key, piece) for key, piece in found if piece is not None]
+def _cut(chunks: Sequence[tuple[str, str]], counter: Counter) -> list[tuple[str, str]]:
+    """A piece of each chunk and what stands around it: always the same of the same chunks, in no order of theirs.
+
+    The longest ones: what is left of a short chunk tells little. Blocks.
+    """
+    found = [_piece(text, random.Random(key)) for key, text in sorted(chunks)]
+    cut = sorted((each for each in found if each is not None), key=lambda each: -len(spans(each[1])))
+    counts = counter.count([rest for _, rest in cut])
+    return [each for each, count in zip(cut, counts, strict=True) if count <= counter.room][:_QUERIES]
 
 
-def _piece(text: str, chance: random.Random) -> str | None:
+def _piece(text: str, chance: random.Random) -> tuple[str, str] | None:
+    """Some ten words in a row, and those before and after them."""
     places = spans(text)
-    if len(places) < _WORDS + _LONGER:
+    if len(places) < _SHORTEST:
         return None
-    first = chance.randrange(len(places) - _WORDS)
-    return text[places[first][0] : places[first + _WORDS - 1][1]]
+    size = min(_WORDS, len(places) // _SHARE)
+    first = chance.randrange(len(places) - size + 1)
+    end = first + size
+    before, after = places[max(0, first - _AROUND) : first], places[end : end + _AROUND]
+    rest = " ".join(text[part[0][0] : part[-1][1]] for part in (before, after) if part)
+    return text[places[first][0] : places[end - 1][1]], rest
 
 
-def _reciprocal(found: "pa.Table | None", key: str) -> float:
-    ids = [] if found is None else found["id"].to_pylist()
-    return 1.0 / (ids.index(key) + 1) if key in ids else 0.0
+def _beyond_chance(scores: NDArray[np.float32]) -> float:
+    """The mean reciprocal rank of each row's own column, of those that score alike behind half: 0 for any order."""
+    own = np.diag(scores)[:, None]
+    ranks = (scores > own).sum(axis=1) + ((scores == own).sum(axis=1) + 1) / 2
+    chance = float(np.mean(1 / np.arange(1, len(scores) + 1)))
+    return round(max(0.0, (float(np.mean(1 / ranks)) - chance) / (1 - chance)), 4)

@@ -4,6 +4,11 @@ import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
+import numpy as np
+from numpy.typing import NDArray
+
+Numbers = NDArray[np.float64]
+
 _HALF = 8.0
 """The BM25 score that becomes 0.5: about what two rare words in common give."""
 _CROWD = 30
@@ -13,13 +18,14 @@ _IN_THE_CROWD = 0.02
 _A_WORD = 0.75
 """BM25 that each word of a query has to bring before its best chunk counts by a quarter."""
 _HEALTHY = 2.0
-"""Weight of the vector leg beside 1 for the text leg, where both find what they should."""
-_ENOUGH = 0.75
-"""What the vector leg finds beside 1 of the text leg where its model knows the language: pieces suit words better."""
-_FALL = 3
-"""The power with which it loses weight below that."""
-_NOTHING = 0.01
-"""Keeps the ratio of two confidences finite."""
+"""Weight of the vector leg beside 1 for the text leg, where it finds as much."""
+_FALL = 2
+"""The power with which it loses weight as it finds less: what it says of a chunk it would not find is noise."""
+_UNSURE = 0.03
+"""What either might find by chance."""
+_RECORDS = 0.3
+"""What the vector leg is taken to find beside the text leg where neither finds more than chance: texts that say nothing
+twice, as the rows of a table, are told apart by single words."""
 
 # Han, kana and hangul are written without spaces: two of their signs are about a word.
 _WORD = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]{1,2}|[^\W\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]+")
@@ -43,19 +49,21 @@ class Scale:
         best = max(0.0, *scores) if scores else 0.0
         return cls(best, _crowd(scores), _A_WORD * len(words(query)), _crowd(cosines))
 
-    def share(self, score: float) -> float:
-        """0 to 1: how far a chunk stands out of the crowd, less where even the best has little of the query."""
-        above = (1 - _IN_THE_CROWD) * max(0.0, score - self.crowd) + _IN_THE_CROWD * max(0.0, score)
+    def share(self, scores: Numbers) -> Numbers:
+        """0 to 1: how far each chunk stands out of the crowd, less where even the best has little of the query."""
         whole = self.best + self.wanted
-        return above * self.best / whole**2 if whole > 0 else 0.0
+        if whole <= 0:
+            return np.zeros_like(scores)
+        above = (1 - _IN_THE_CROWD) * np.maximum(0.0, scores - self.crowd) + _IN_THE_CROWD * np.maximum(0.0, scores)
+        return above * (self.best / whole**2)
 
-    def nearness(self, cosine: float) -> float:
-        """0 to 1: the cosine, or about the crowd's where it is less.
+    def nearness(self, cosines: Numbers) -> Numbers:
+        """0 to 1: each cosine, or about the crowd's where it is less.
 
         A chunk that words found is not held back by what a model that does not know them says of it.
         """
-        cosine = of_cosine(cosine)
-        return (1 - _IN_THE_CROWD) * max(cosine, self.near) + _IN_THE_CROWD * cosine
+        cosines = np.clip(cosines, 0.0, 1.0)
+        return (1 - _IN_THE_CROWD) * np.maximum(cosines, self.near) + _IN_THE_CROWD * cosines
 
     def beside(self, other: "Scale") -> "Scale":
         """The same for scores of one query in two collections: the best of both is the best."""
@@ -78,13 +86,13 @@ def spans(text: str) -> list[tuple[int, int]]:
 
 
 def weights_of(vector: float, text: float) -> tuple[float, float]:
-    """Weights of the vector and the text leg, 1 together, from how well each finds known chunks (0 to 1 each).
+    """Weights of the vector and the text leg, 1 together, from what each finds of known chunks beyond chance, 0 to 1.
 
-    A leg that falls behind loses more than it falls behind: what it says of a chunk it would not find is noise. The
-    text leg falls behind where it cannot read the script at all.
+    Only the vector leg can fall behind for a whole collection: a model may not know its language. Words that a
+    query lacks cost the text leg its share of that query alone (`Scale`).
     """
-    beside = (vector + _NOTHING) / (text + _NOTHING)
-    odds = _HEALTHY * max(min(1.0, beside / _ENOUGH) ** _FALL, beside**2)
+    beside = min(1.0, (vector + _RECORDS * _UNSURE) / (text + _UNSURE))
+    odds: float = _HEALTHY * beside**_FALL
     return odds / (1 + odds), 1 / (1 + odds)
 
 
@@ -98,10 +106,17 @@ def fused(
     """
     whole = sum(weights)
     vector, text = (weight / whole for weight in weights)
-    found = {key: vector * scale.nearness(cosine) for key, cosine in cosines.items()}
-    for key, score in scores.items():
-        found[key] = min(1.0, found.get(key, 0.0) + text * scale.share(score))
-    return dict(sorted(found.items(), key=lambda item: (-item[1], item[0])))
+    near = vector * scale.nearness(np.fromiter(cosines.values(), np.float64, len(cosines)))
+    share = text * scale.share(np.fromiter(scores.values(), np.float64, len(scores)))
+    found = dict(zip(cosines, near.tolist(), strict=True))
+    for key, score in zip(scores, share.tolist(), strict=True):
+        found[key] = min(1.0, found.get(key, 0.0) + score)
+    return best_first(found)
+
+
+def best_first(scores: Mapping[str, float]) -> dict[str, float]:
+    """In this order; ties by id."""
+    return dict(sorted(scores.items(), key=lambda item: (-item[1], item[0])))
 
 
 def of_cosine(cosine: float) -> float:

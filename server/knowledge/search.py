@@ -5,6 +5,7 @@ import math
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence, Set
 from dataclasses import dataclass
+from itertools import islice
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 import msgspec
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 from server.errors import InvalidValue
 from server.knowledge.attributes import Types, read
 from server.knowledge.document import Hit, joined
-from server.knowledge.fuse import Scale, fused, of_bm25, of_cosine
+from server.knowledge.fuse import Scale, best_first, fused, of_bm25, of_cosine
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -142,20 +143,21 @@ class Ranking:
 
 def ranked(legs: Legs, query: Query) -> Ranking:
     """At most `query.k` rows."""
-    cosines, words = _cosines(legs), _scores(legs.by_text, "_score")
+    tables = {"vector": legs.by_vector, "text": legs.by_text}
+    ids = {name: _values(table, "id") for name, table in tables.items() if table is not None}
+    cosines, words = _cosines(legs, ids), _scores(legs.by_text, ids.get("text"), "_score")
     scale = Scale.of(query.text, words.values(), cosines.values())
     match query.mode:
         case "vector":
-            scores = {key: of_cosine(cosine) for key, cosine in cosines.items()}
+            scores = best_first({key: of_cosine(cosine) for key, cosine in cosines.items()})
         case "text":
-            scores = {key: of_bm25(score) for key, score in words.items()}
+            scores = best_first({key: of_bm25(score) for key, score in words.items()})
         case "hybrid":
             scores = fused(cosines, words, query.weights, scale)
-    best = sorted(scores.items(), key=lambda item: (-item[1], item[0]))[: query.k]
-    places = _places(legs.by_text) | _places(legs.by_vector)
-    rows = [(_row(*places[key]), score, _raw(key, cosines, words)) for key, score in best]
-    found = {"vector": legs.by_vector, "text": legs.by_text}
-    return Ranking(rows, {name: _values(table, "id") for name, table in found.items() if table is not None}, scale)
+    best = list(islice(scores.items(), query.k))
+    shown = _rows(legs, ids, [key for key, _ in best])
+    rows = [(shown[key], score, _raw(key, cosines, words)) for key, score in best]
+    return Ranking(rows, ids, scale)
 
 
 def hit(
@@ -197,30 +199,34 @@ def _raw(key: str, cosines: Mapping[str, float], words: Mapping[str, float]) -> 
     return {name: score for name, score in found.items() if score is not None}
 
 
-def _scores(table: "pa.Table | None", column: str) -> dict[str, float]:
-    return {} if table is None else dict(zip(_values(table, "id"), _values(table, column), strict=True))
+def _scores(table: "pa.Table | None", ids: Sequence[str] | None, column: str) -> dict[str, float]:
+    return {} if table is None or ids is None else dict(zip(ids, _values(table, column), strict=True))
 
 
-def _cosines(legs: Legs) -> dict[str, float]:
+def _cosines(legs: Legs, ids: Mapping[str, Sequence[str]]) -> dict[str, float]:
     """Of every row either leg found; for those of the text leg from their stored vectors."""
-    cosines = {key: 1.0 - distance for key, distance in _scores(legs.by_vector, "_distance").items()}
+    distances = _scores(legs.by_vector, ids.get("vector"), "_distance")
+    cosines = {key: 1.0 - distance for key, distance in distances.items()}
     if legs.embedded is None or legs.by_text is None or legs.by_text.num_rows == 0:
         return cosines
     column = cast("pa.FixedSizeListArray[Any, Any]", legs.by_text["vector"].combine_chunks())
     vectors = column.flatten().to_numpy().reshape(legs.by_text.num_rows, -1)
     sizes = np.maximum(np.linalg.norm(vectors, axis=1), _SMALLEST)
     found = vectors @ legs.embedded.vector / sizes
-    return dict(zip(_values(legs.by_text, "id"), found.tolist(), strict=True)) | cosines
+    return dict(zip(ids["text"], found.tolist(), strict=True)) | cosines
 
 
 def _values(table: "pa.Table", column: str) -> list[Any]:
     return list(table[column].to_pylist())
 
 
-def _places(table: "pa.Table | None") -> "dict[str, tuple[pa.Table, int]]":
-    return {} if table is None else {key: (table, n) for n, key in enumerate(_values(table, "id"))}
-
-
-def _row(table: "pa.Table", place: int) -> Row:
-    row: Row = table.slice(place, 1).to_pylist()[0]
-    return row
+def _rows(legs: Legs, ids: Mapping[str, Sequence[str]], wanted: Sequence[str]) -> dict[str, Row]:
+    """By id; of each table all at once, and of no others, for this is the dearest part of a ranking."""
+    found: dict[str, Row] = {}
+    for name, table in (("vector", legs.by_vector), ("text", legs.by_text)):
+        if table is not None:
+            places = dict(zip(ids[name], range(table.num_rows), strict=True))
+            here = [places[key] for key in wanted if key in places and key not in found]
+            told = table.drop_columns(["vector"]) if "vector" in table.column_names else table
+            found |= {row["id"]: row for row in told.take(here).to_pylist()} if here else {}
+    return found

@@ -42,7 +42,7 @@ First = Callable[["Store"], Awaitable[None]]
 
 _WORTH_NOTING = 64
 """Chunks an ingest has to embed before its speed tells something."""
-_ASIDE = 8
+_ASIDE = 4
 """Texts of a self-test that are embedded together: who writes or asks meanwhile waits for no more."""
 _OTHER_REBUILDS_S = 1.0
 REBUILD = "rebuild"
@@ -288,7 +288,7 @@ class Serving:
         self._maintenance.start()
         self._self_test = SelfTest(self._folder)
         if (embedder := self.embedder()) is not None:
-            asking = Asking(opened.store, opened.store.table, _vectors(embedder), (await self.counter(embedder)).room)
+            asking = Asking(opened.store, opened.store.table, _vectors(embedder), await self.counter(embedder))
             await self._self_test.open(asking)
         if before is not None and kept_by is not None:
             task = asyncio.create_task(self._retire(before, kept_by, test), name=f"retiring a table of {self.name}")

@@ -74,6 +74,11 @@ class Snapshot:
         """Whether a search is done before a thread would have begun it."""
         return self.tail.size + (self.lists.reads if self.lists else 0) <= _INLINE_FLOATS
 
+    @property
+    def is_in_order(self) -> bool:
+        """Whether `at` has put the addresses in order already, which it does once."""
+        return "_in_order" in self.__dict__
+
     def search(self, vector: Matrix, limit: int) -> pa.Table:
         """Hits by cosine, nearest first, each with `_distance` (1 - cosine). Blocks.
 

@@ -234,7 +234,7 @@ class Store(Reading):
         """Put in the rows of those documents that are not here in any version; the ids of those."""
         async with self._writing():
             ids: list[Any] = pc.unique(data["document_id"]).to_pylist()
-            there = await self.documents(ids)
+            there = await super().documents(ids)  # which does not wait for the writing that this is
             brought, written = [each for each in ids if each not in there], self._written
             if brought:
                 self._written = None  # until it is certain what became of this write
@@ -318,7 +318,7 @@ class Store(Reading):
         return self._written.has_any(ids)
 
     async def _due_indices(self) -> dict[str, Any]:
-        made = {column for each in await self._table.list_indices() for column in each.columns}
+        made = index.kept(await self._table.list_indices())
         return index.due(int(await self._table.count_rows()), made, self._filtered)
 
     async def _join_tail(self) -> None:

@@ -47,6 +47,12 @@ def test_any_attributes_come_back_as_they_were(attributes: dict[str, AttributeVa
     assert {key: type(value) for key, value in back.items()} == {key: type(value) for key, value in attributes.items()}
 
 
+def test_a_column_of_floats_takes_whole_numbers_of_any_size() -> None:
+    check({"score": 2**63 - 1}, {"score": "float"})
+    [value] = written({"score": 2**63 - 1}, {"score": "float"}).values()
+    assert isinstance(value, float) and value == 2**63
+
+
 @pytest.mark.parametrize(
     ("attributes", "said"),
     [

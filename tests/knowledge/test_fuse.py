@@ -1,5 +1,6 @@
 """Fusion of scores, the weights of its legs, and the way to scores from 0 to 1."""
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -34,10 +35,9 @@ def test_what_words_found_is_not_held_back_by_a_cosine_below_the_crowds() -> Non
 
 
 def test_words_count_less_where_even_the_best_chunk_has_few_of_them() -> None:
-    scores = [6.0, 1.0]
-    assert Scale.of("one word", scores, []).share(6.0) > 2 * Scale.of("one word of very many " * 5, scores, []).share(
-        6.0
-    )
+    scores = np.array([6.0, 1.0])
+    few, many = (Scale.of(query, scores.tolist(), []) for query in ("one word", "one word of very many " * 5))
+    assert few.share(scores)[0] > 2 * many.share(scores)[0]
 
 
 def test_a_heavier_leg_decides() -> None:
@@ -71,12 +71,12 @@ def test_words_alone_keep_their_order(scores: list[float]) -> None:
     assert ranked == pytest.approx(sorted(scores, reverse=True), rel=1e-9)
 
 
-def test_weights_follow_what_each_leg_finds() -> None:
-    healthy, foreign, deaf, unread = (weights_of(*each) for each in ((0.9, 1.0), (0.2, 1.0), (0.0, 1.0), (0.9, 0.0)))
-    assert 0.5 < healthy[0] < 0.7
-    assert healthy[0] > foreign[0] > deaf[0]
+def test_weights_follow_what_the_vectors_find_beside_the_words() -> None:
+    healthy, foreign, records, deaf = (weights_of(*each) for each in ((0.5, 0.5), (0.25, 0.5), (0.0, 0.0), (0.0, 0.7)))
+    assert 0.6 < healthy[0] < 0.7
+    assert healthy[0] > foreign[0] > records[0] > deaf[0]
     assert deaf[0] < 0.05
-    assert unread[0] > 0.95
+    assert weights_of(0.6, 0.4) == weights_of(0.9, 0.4) > healthy
 
 
 @given(UNIT, UNIT)

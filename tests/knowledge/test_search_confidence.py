@@ -16,8 +16,9 @@ PAGES = 30
 
 
 def write(docs: Path, first: int, last: int) -> None:
+    """Each with five words of its own, which come again and again."""
     for n in range(first, last):
-        words = " ".join(f"word{n * 7 + m}x{m % 5}" for m in range(25))
+        words = " ".join(f"word{n}x{m % 5}" for m in range(25))
         (docs / f"{n}.md").write_text(f"Page {n} tells of {words}.", encoding="utf-8")
 
 
@@ -92,7 +93,7 @@ async def test_what_another_process_kept_is_not_taken_where_it_speaks_of_other_r
     write(docs, 0, 3)
     async with make() as collection:
         await collection.sync()
-    other = Confidence("another table", 3, 0.0, 1.0)
+    other = msgspec.structs.replace(UNKNOWN, table="another table", vector=0.0)
     (tmp_path / "data" / NAME).write_bytes(msgspec.json.encode(other))
     async with make() as collection:
         assert collection.confidence == UNKNOWN

@@ -1,16 +1,25 @@
-"""How well a search finds, by the handbook's own questions: never much worse than the better leg, whichever that is."""
+"""How well a search finds, whichever leg is the better one, in three languages and by some hundreds of questions each.
+
+Fusing the legs by their ranks falls far behind the better leg on the same questions, which shows that they can tell.
+"""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from bench.retrieval.bench import Embedder, qualities
-from bench.retrieval.yardsticks import Yardstick, foreign, handbook
+from bench.retrieval.bench import RANK_FUSION, Embedder, qualities
+from bench.retrieval.yardstick import Yardstick
+from bench.retrieval.yardsticks import foreign, handbook
+from tests.knowledge.made_pages import CHINESE, GERMAN
 
 pytestmark = pytest.mark.anyio
 
-QUESTIONS = 60
+LEAST = 220
+"""Questions of each yardstick: the mean of what a question gains or loses by the fusion is then off by 0.01 or so."""
+CHARACTERS = 180
+"""Of a section of the handbook, and two sections in three, so that this takes seconds."""
 
 
 @pytest.fixture(scope="module")
@@ -18,30 +27,34 @@ def embedder(tmp_path_factory: pytest.TempPathFactory) -> Embedder:
     return Embedder(tmp_path_factory.mktemp("weights"))
 
 
-def plain() -> Yardstick:
+def sections() -> Yardstick:
     whole = handbook()
-    step = len(whole.questions) // QUESTIONS
-    return Yardstick(whole.name, whole.texts, whole.questions[::step][:QUESTIONS])
+    texts = {each: text[:CHARACTERS] for each, text in whole.texts.items() if int(each) % 3}
+    return replace(whole, texts=texts, questions=[each for each in whole.questions if each[1] in texts])
 
 
 async def test_both_legs_together_find_better_than_each(embedder: Embedder, tmp_path: Path) -> None:
-    found = await qualities(plain(), embedder, tmp_path)
-    assert found["vector"].ndcg > 0.6
-    assert found["text"].ndcg > 0.6
-    assert found["hybrid"].ndcg > max(found["vector"].ndcg, found["text"].ndcg)
+    found = await qualities(sections(), embedder, tmp_path, built_in=False)
+    better = max(found["vector"].ndcg, found["text"].ndcg)
+    assert min(found["vector"].ndcg, found["text"].ndcg) > 0.5
+    assert found["hybrid"].ndcg > better + 0.01
+    assert found["hybrid"].recall > max(found["vector"].recall, found["text"].recall)
 
 
 @pytest.mark.parametrize(
-    ("made", "better", "behind"),
+    ("made", "better"),
     [
-        pytest.param(lambda: foreign(plain())[0], "text", 0.01, id="no word is the model's"),
-        # Short questions share a stray word with some section, which no statistic of the collection foresees.
-        pytest.param(lambda: foreign(plain())[2], "vector", 0.02, id="questions in another language"),
+        pytest.param(lambda: foreign(sections())[2], "vector", id="questions in another language than the pages"),
+        pytest.param(GERMAN.yardstick, "text", id="German"),
+        pytest.param(CHINESE.yardstick, "text", id="Chinese"),
     ],
 )
-async def test_a_leg_that_finds_nothing_does_not_drown_the_other(
-    embedder: Embedder, tmp_path: Path, made: Callable[[], Yardstick], better: str, behind: float
+async def test_a_leg_that_finds_little_does_not_drown_the_other(
+    embedder: Embedder, tmp_path: Path, made: Callable[[], Yardstick], better: str
 ) -> None:
-    found = await qualities(made(), embedder, tmp_path)
+    yardstick = made()
+    found = await qualities(yardstick, embedder, tmp_path, built_in=False)
+    assert len(yardstick.questions) >= LEAST
     assert found[better].ndcg > 0.5
-    assert found["hybrid"].ndcg > found[better].ndcg - behind
+    assert found[RANK_FUSION].ndcg < found[better].ndcg - 0.03
+    assert found["hybrid"].ndcg > found[better].ndcg - 0.01

@@ -7,8 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from lancedb.index import IvfRq
 
 from server.errors import InvalidValue
+from server.knowledge.reading import Reading
 from server.knowledge.store import Store
 from tests.knowledge.tables import cut, filled, nearest, shape, units
 
@@ -88,6 +90,18 @@ async def test_a_large_table_gets_a_vector_index_that_finds_the_nearest(tmp_path
     await store.replace([cut("b", 1, "tail", seed=9)])
     tail = cut("b", 1, "tail", seed=9)
     assert (await store.nearest(tail.vectors[0], None, 1)).to_pylist()[0]["document_id"] == "b"
+    # Vectors without clusters are the hardest for an index, whose own are coarser; one that is too coarse is replaced.
+    await store._table.create_index("vector", config=IvfRq(distance_type="cosine", num_bits=1))
+    assert await store.lacks_index()
+    await settle(store)
+    assert not await store.lacks_index()
+    for limit in (10, 100):
+        recalls = []
+        for question in units(20, seed=5):
+            exact = np.argsort(-(big.vectors @ question))[:limit]
+            near = await Reading.nearest(store, question, None, limit)  # from disk
+            recalls.append(len({f"word {n} of a" for n in exact} & set(near["text"].to_pylist())) / limit)
+        assert np.mean(recalls) >= 0.99
 
 
 async def test_what_another_wrote_is_replaced_by_a_writer_that_began_with_an_empty_table(tmp_path: Path) -> None:

@@ -16,6 +16,10 @@ from server.knowledge.sources.stream import BATCH, IDLE_S, SourceLost
 _POLL_LIMIT_MS = 30 * 60 * 1000
 """How long one batch may take before the group gives its partitions away."""
 _FETCH_WAIT_MS = 50
+_SESSION_MS = 10_000
+"""How long a member may be silent before the group takes it for dead."""
+_HEARTBEAT_MS = 500
+"""A member hears with a heartbeat that another one came or left, and its partitions rest until it has."""
 
 
 @asynccontextmanager
@@ -28,6 +32,8 @@ async def connected(spec: KafkaSource, group: str, ledger: Ledger) -> AsyncItera
         auto_offset_reset="earliest",
         fetch_max_wait_ms=_FETCH_WAIT_MS,
         max_poll_interval_ms=_POLL_LIMIT_MS,
+        session_timeout_ms=_SESSION_MS,
+        heartbeat_interval_ms=_HEARTBEAT_MS,
         **_security(spec),
     )
     stream = KafkaStream(consumer, spec.topic, ledger)

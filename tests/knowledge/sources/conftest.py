@@ -11,15 +11,17 @@ import pytest
 
 from config.knowledge import ChunkSpec, CollectionSpec
 from server.knowledge import Collection
+from server.knowledge.sources import kafka_stream
 from server.knowledge.sources.dead_letters import DeadLetter, DeadLetters
 from server.knowledge.sources.follow import Follower
 from server.knowledge.sources.ledger import Ledger
 from server.knowledge.sources.stream import StreamSpec
 from server.state import State
 from tests.knowledge.hashing import HashEmbedder
-from tests.knowledge.sources.brokers import kafka_cluster, nats_server, redis_server
+from tests.knowledge.sources.brokers import kafka_broker, nats_server, redis_server
 
 _PATIENCE_S = 20
+SESSION_MS = 3000
 
 
 @pytest.fixture(scope="session")
@@ -36,7 +38,9 @@ def nats_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 @pytest.fixture(scope="session")
 def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with kafka_cluster() as brokers:
+    """Where members are missed soon: this broker also takes half that time to let one join."""
+    with pytest.MonkeyPatch.context() as patch, kafka_broker(tmp_path_factory.mktemp("kafka")) as brokers:
+        patch.setattr(kafka_stream, "_SESSION_MS", SESSION_MS)
         yield brokers
 
 

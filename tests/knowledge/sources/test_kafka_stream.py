@@ -1,4 +1,4 @@
-"""Kafka over TCP: librdkafka's mock cluster in another process, spoken to by the client the product uses."""
+"""Kafka over TCP: a broker in another process, spoken to by the client the product uses."""
 
 import json
 from collections.abc import AsyncIterator
@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from aiokafka import AIOKafkaProducer
+from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 
 from config.knowledge import KafkaSource
 from tests.knowledge.hashing import HashEmbedder
@@ -15,8 +16,18 @@ from tests.knowledge.sources.conftest import following
 pytestmark = pytest.mark.anyio
 
 
+PARTITIONS = 4
+
+
 @asynccontextmanager
-async def producing(brokers: str) -> AsyncIterator[AIOKafkaProducer]:
+async def producing(brokers: str, topic: str) -> AsyncIterator[AIOKafkaProducer]:
+    """A producer, and the topic it may send to."""
+    admin = AIOKafkaAdminClient(bootstrap_servers=brokers)
+    await admin.start()
+    try:
+        await admin.create_topics([NewTopic(topic, PARTITIONS, 1)])
+    finally:
+        await admin.close()
     producer = AIOKafkaProducer(bootstrap_servers=brokers)
     await producer.start()
     try:
@@ -30,7 +41,7 @@ def message(each: str, text: str | None, **more: object) -> bytes:
 
 
 async def test_messages_become_documents_and_their_offsets_are_committed(kafka: str, tmp_path: Path) -> None:
-    async with producing(kafka) as producer:
+    async with producing(kafka, "first") as producer:
         await producer.send_and_wait("first", message("a", "Apples are red."), partition=0)
         embedder = HashEmbedder()
         async with following(KafkaSource(kafka=kafka, topic="first"), tmp_path, embedder) as followed:
@@ -57,7 +68,7 @@ async def test_messages_become_documents_and_their_offsets_are_committed(kafka: 
 async def test_a_reader_goes_on_where_another_of_its_group_ended(kafka: str, tmp_path: Path) -> None:
     spec = KafkaSource(kafka=kafka, topic="shared")
     documents = [f"doc{n}" for n in range(24)]
-    async with producing(kafka) as producer:
+    async with producing(kafka, "shared") as producer:
         for text in ("The first round.", "The second round."):
             for each in documents:
                 await producer.send_and_wait("shared", message(each, text), key=each.encode())
@@ -70,7 +81,7 @@ async def test_what_a_member_left_uncommitted_is_delivered_to_the_next_one(kafka
     spec = KafkaSource(kafka=kafka, topic="handed-over")
     broken = HashEmbedder()
     broken.fail_on = "Bears"
-    async with producing(kafka) as producer:
+    async with producing(kafka, "handed-over") as producer:
         await producer.send_and_wait("handed-over", message("a", "Apples are red."), partition=0)
         async with following(spec, tmp_path, broken) as followed:
             await followed.until_texts({"a": "Apples are red."})
@@ -88,7 +99,7 @@ async def test_what_a_member_left_uncommitted_is_delivered_to_the_next_one(kafka
 
 async def test_a_new_data_directory_reads_the_topic_from_its_beginning(kafka: str, tmp_path: Path) -> None:
     spec = KafkaSource(kafka=kafka, topic="anew")
-    async with producing(kafka) as producer:
+    async with producing(kafka, "anew") as producer:
         await producer.send_and_wait("anew", message("a", "Apples are red."))
         for folder in ("one", "two"):
             async with following(spec, tmp_path / folder) as followed:
