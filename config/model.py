@@ -13,7 +13,7 @@ from config.fallback import FallbackTo
 from config.places import Adapter
 from config.remote import RemoteId, ServerUrl
 from config.section import Alias, Count, Duration, Flag, Fraction, Guesses, Outside, Rate, Secret, Section, wrong
-from config.source import NGRAM, Draft, Source, architecture, names_gguf
+from config.source import NGRAM, Draft, Projector, Source, architecture, names_gguf
 
 __all__ = [
     "CONTRADICTS",
@@ -25,6 +25,7 @@ __all__ = [
     "LocalModel",
     "ModelEntry",
     "ModelSpec",
+    "Projector",
     "ReaderModel",
     "RemoteModel",
     "Source",
@@ -84,7 +85,8 @@ class _Loaded(_AnyModel):
     )
     pin: Flag = Field(
         default=False,
-        description="Never unload it to make room for another model; for recipes with policies.tiering.models.",
+        description="Never unload it to make room for another model, and never move its weights to cold storage; for "
+        "recipes with policies.tiering.models.",
     )
 
     @field_validator("pin")
@@ -102,7 +104,7 @@ class _Weights(_Loaded):
         description="The weights: a .gguf file, a folder with config.json and safetensors, "
         '"pip:NAME" for such a folder inside an installed package, "hf:OWNER/NAME[@REVISION][/FILE.gguf]" on the '
         'Hugging Face hub, or "made:NAME" for a small model that Hearth makes itself, for trying clients: automaton, '
-        "random or reranker."
+        "random, reranker or sight."
     )
     download: Flag = Field(
         default=False,
@@ -161,6 +163,12 @@ class LocalModel(_Weights):
         "For chat.",
     )
     draft_tokens: Guesses = Field(default=4, description="How many tokens are guessed at a time. For chat.")
+    projector: Projector | None = Field(
+        default=None,
+        description="What lets the model see pictures: the .gguf file made for it (mmproj-*.gguf), "
+        '"hf:OWNER/NAME[@REVISION]/FILE.gguf", or "made:sight" for the model of that name; none makes it refuse them. '
+        "For llamacpp.",
+    )
     adapters: tuple[Adapter, ...] = Field(
         default=(),
         description="Folders of LoRA adapters with adapter_config.json. A request names one by its folder's name in "
@@ -211,7 +219,7 @@ class Contradiction:
 
 _CHAT_ONLY = (
     *("context", "parallel", "cache", "cache_tokens", "weights", "draft", "draft_tokens"),
-    *("adapters", "gpu_split", "tensor_parallel"),
+    *("projector", "adapters", "gpu_split", "tensor_parallel"),
 )
 
 
@@ -222,6 +230,7 @@ HONOURED: dict[str, tuple[str, ...]] = {
     "cache": ("openvino", "llamacpp", "exllamav2", "exllamav3"),
     "precision": ("openvino", "llamacpp", "transformers"),
     "threads": ("openvino", "llamacpp", "transformers"),
+    "projector": ("llamacpp",),
     "adapters": ("exllamav2", "exllamav3"),
     "gpu_split": ("exllamav2", "exllamav3"),
     "tensor_parallel": ("exllamav3",),
@@ -245,7 +254,7 @@ def contradictions(spec: Mapping[str, object]) -> Iterator[Contradiction]:
     default value counts as left out, so that a recipe with every default written out is the same recipe.
     """
     engine = str(spec.get("engine"))
-    sources = [str(spec[key]) for key in ("source", "draft") if isinstance(spec.get(key), str)]
+    sources = [str(spec[key]) for key in ("source", "draft", "projector") if isinstance(spec.get(key), str)]
     if _given(spec, "download") and sources and not any(source.startswith("hf:") for source in sources):
         yield Contradiction("download", "only a source on the hub is downloaded, hf:OWNER/NAME")
     task = spec.get("task", "chat")

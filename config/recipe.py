@@ -19,7 +19,7 @@ from config.model import TASKS, ModelEntry, Task, contradictions
 from config.policy import PoliciesSpec
 from config.section import FROZEN, Name, Origin, Outside, Section, ToolName, shown, wrong
 from config.server import ServerSpec
-from config.tool import ToolEntry
+from config.tool import LONGEST_SERVER, ToolEntry
 
 _CALL_NOTHING = ("echo",)
 """Engines whose models never call a tool."""
@@ -125,6 +125,9 @@ def disagreements(tree: object) -> Iterator[Problem]:
         yield from _callless(tree, name, spec)
     for name, spec in _entries(tree, "tools"):
         yield from _unresolved(tree, ("tools", name, "retrieve"), spec.get("retrieve"), "collection")
+        if "mcp" in spec and len(name) > LONGEST_SERVER:
+            message = f"the name of an MCP server has at most {LONGEST_SERVER} characters, this one has {len(name)}"
+            yield Problem(("tools", name), message)
     tiering = dict(_entries(tree, "policies")).get("tiering", {})
     yield from _unresolved(tree, ("policies", "tiering", "collections"), tiering.get("collections"), "collection")
 

@@ -18,8 +18,12 @@ WEIGHTS = ("config.json", "*.safetensors")
 
 NGRAM = "ngram"
 
-MADE = ("automaton", "random", "reranker")
+_COLD_FOLDER, _COLD_FILE = "hearth-cold.json", ".cold.json"
+
+MADE = ("automaton", "random", "reranker", "sight")
 """The models Hearth makes itself, for trying clients: `server.models.made` says what each is."""
+SEEING = ("sight",)
+"""Those of them that a projector is made with."""
 
 _PART = r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}"
 _HUB = re.compile(
@@ -123,9 +127,34 @@ class Draft(Source):
         return cls(super()._validate(value, info))
 
 
+class Projector(Source):
+    """What turns pictures into what a model reads: one GGUF file, made for that model."""
+
+    @property
+    def is_gguf(self) -> bool:
+        return True
+
+    @classmethod
+    def _validate(cls, value: object, info: ValidationInfo) -> "Projector":
+        text = text_of(value)
+        if not text.startswith("made:") and not text.endswith(".gguf"):
+            raise wrong(f"{shown(text)} is no .gguf file, which a projector is (mmproj-*.gguf)")
+        source = super()._validate(value, info)
+        if source.is_made and source.made not in SEEING:
+            raise wrong(f"{shown(text)} is made without a projector", f"made:{SEEING[0]}")
+        return cls(source)
+
+
 def names_gguf(source: str) -> bool:
     """Whether the text of a source stands for one GGUF file."""
-    return source.endswith(".gguf") or source in ("made:automaton", "made:random")
+    return source.endswith(".gguf") or source in ("made:automaton", "made:random", "made:sight")
+
+
+def cold_record(weights: Path) -> Path:
+    """The file that says where the weights of a .gguf file or a folder are while they are in cold storage."""
+    if names_gguf(weights.name):
+        return weights.with_name(f"{weights.name}{_COLD_FILE}")
+    return weights / _COLD_FOLDER
 
 
 def architecture(folder: Path) -> str | None:
@@ -196,7 +225,7 @@ def _on_hub(value: str) -> str | None:
 
 
 def _check_file(value: str, file: Path) -> None:
-    if is_file(file):
+    if is_file(file) or is_file(cold_record(file)):
         return
     beside = sorted(other.name for other in file.parent.glob("*.gguf")) if is_folder(file.parent) else []
     guess = None if isinstance(value, Outside) else nearest(file.name, beside)
@@ -210,6 +239,8 @@ def _check_folder(value: str, folder: Path) -> None:
             raise wrong(f"{shown(value)} is a file, and neither a folder nor a .gguf file")
         raise wrong(f"the folder {shown(value)} does not exist", _on_hub(value))
     missing = [name for name in WEIGHTS if not _holds(folder, name)]
+    if missing == ["*.safetensors"] and is_file(cold_record(folder)):
+        return
     if missing:
         files = sorted(file.name for file in folder.glob("*.gguf"))
         guess = f"{value.rstrip('/')}/{files[0]}" if len(files) == 1 and not isinstance(value, Outside) else None

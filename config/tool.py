@@ -41,6 +41,9 @@ from config.section import (
 
 Kind = Literal["python", "langchain", "mcp", "retrieve"]
 
+LONGEST_SERVER = 53
+"""Characters of the name of an MCP server: models call SERVER__TOOL, which has 64 and ends with 9 of a hash if cut."""
+
 
 def _folder_there(value: object, info: ValidationInfo) -> Path:
     if not isinstance(value, str | Path):

@@ -1,5 +1,6 @@
 """`hearth pull` and `hearth models`: weights fetched ahead of time, and what is on disk and loaded."""
 
+import os
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -15,7 +16,8 @@ from rich.table import Table
 from config import Recipe
 from config.fault import nearest
 from config.model import EchoModel, LocalModel, ModelSpec, RemoteModel, Source
-from server.models import kept
+from server.models import cold_weights, kept
+from server.models.cold_weights import Cold
 from server.models.hub import Access, HubError, fetched, planned
 
 _ANSWER_SECONDS = 5.0
@@ -32,7 +34,8 @@ def pull(
     verify: bool = False,
     update: bool = False,
 ) -> int:
-    """Fetch `sources`, else those of `model`, else of every model; what is on disk is left as it is.
+    """Fetch `sources`, else those of `model`, else of every model; what is on disk is left as it is. Weights in cold
+    storage come back.
 
     Size and licence are printed before each download. `verify` fetches nothing and takes every sum again; `update` asks
     the hub what a branch or tag is now. Returns the exit code: 1 when one of them is not on disk, whole, in the end.
@@ -42,7 +45,8 @@ def pull(
     except ValueError as error:
         err.print(str(error), markup=False)
         return 1
-    if not wanted:
+    away = [] if verify or sources else _away(recipe, model)
+    if not wanted and not away:
         out.print(f"{recipe.path}: nothing to fetch, no source starts with hf:.", markup=False)
     failed = 0
     for source in wanted:
@@ -52,6 +56,15 @@ def pull(
             else:
                 _pull(source, recipe.server.data, out, access, update=update)
         except HubError as error:
+            err.print(str(error), markup=False)
+            failed = 1
+    cold = None if (tiering := recipe.policies.tiering) is None or tiering.models is None else tiering.models.cold
+    for weights in away:
+        try:
+            with err.status(f"{weights}") as status:
+                count = cold_weights.bring(weights, Cold.of(cold, os.environ), status.update)
+            out.print(f"{weights}: {decimal(count)} came back from cold storage, sums ok", markup=False)
+        except (OSError, ValueError) as error:
             err.print(str(error), markup=False)
             failed = 1
     return failed
@@ -69,6 +82,9 @@ def show(recipe: Recipe, out: Console) -> None:
         if isinstance(spec, LocalModel) and spec.draft is not None and not spec.draft.is_ngram:
             draft = _short(spec.draft, recipe.path.parent)
             table.add_row(f"{name}, draft", "", "", draft, _of_source(spec.draft, data), "")
+        if isinstance(spec, LocalModel) and spec.projector is not None:
+            projector = _short(spec.projector, recipe.path.parent)
+            table.add_row(f"{name}, projector", "", "", projector, _of_source(spec.projector, data), "")
     out.print(table)
     for line in _unnamed(recipe):
         out.print(line, markup=False)
@@ -87,7 +103,7 @@ def _given(sources: Sequence[str]) -> list[Source]:
 
 
 def _declared(recipe: Recipe, model: str | None) -> list[Source]:
-    """The sources on the hub, drafts included. Raises ValueError where `model` is none of the recipe's."""
+    """The sources on the hub, drafts and projectors too. Raises ValueError where `model` is none of the recipe's."""
     if model is not None and model not in recipe.models:
         near = nearest(model, recipe.models)
         raise ValueError(
@@ -97,11 +113,23 @@ def _declared(recipe: Recipe, model: str | None) -> list[Source]:
     return list(dict.fromkeys(source for spec in chosen for source in _sources(spec) if source.is_remote))
 
 
+def _away(recipe: Recipe, model: str | None) -> list[Path]:
+    """The weights in cold storage of one model, or of all."""
+    chosen = recipe.models.values() if model is None else [recipe.models[model]]
+    named = dict.fromkeys(source.path for spec in chosen for source in cold_weights.local_sources(spec))
+    return [weights for weights in named if cold_weights.is_away(weights)]
+
+
 def _sources(spec: ModelSpec) -> list[Source]:
     if isinstance(spec, EchoModel | RemoteModel):
         return []
-    draft = spec.draft if isinstance(spec, LocalModel) else None
-    return [spec.source] if draft is None or draft.is_ngram else [spec.source, Source(draft)]
+    found = [spec.source]
+    if isinstance(spec, LocalModel):
+        if spec.draft is not None and not spec.draft.is_ngram:
+            found.append(Source(spec.draft))
+        if spec.projector is not None:
+            found.append(Source(spec.projector))
+    return found
 
 
 def _all(recipe: Recipe) -> str:
@@ -166,6 +194,8 @@ def _of_source(source: Source, data: Path) -> str:
         return "made" if kept.found(source, data) else "not made yet"
     try:
         path = source.path
+        if cold_weights.is_local(source) and cold_weights.is_away(path):
+            return cold_weights.told_of(path)
         files = [path] if source.is_gguf else list(path.glob("*.safetensors"))
         return decimal(sum(file.stat().st_size for file in files))
     except OSError as error:

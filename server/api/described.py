@@ -169,6 +169,7 @@ class _Models:
         """Put into the wire types' schemas what is checked after decoding, and what these models cannot do."""
         components |= precise.NAMED | precise.declared_filter(self._attributes())
         lacking = self._lacking()
+        components |= precise.pictures(seen="parts" not in lacking)
         for kind in precise.FIELDS.keys() | precise.RULES.keys() | precise.LACKING.keys():
             schema = components[kind]
             schema["properties"] |= precise.FIELDS.get(kind, {})
@@ -200,6 +201,8 @@ class _Models:
             if spec.task == "chat":
                 card = self._cards.get(name)
                 found |= card.honours if card is not None else ABILITIES.get(spec.engine, every) | {"suffix"}
+                if "images" in found or getattr(spec, "projector", None) is not None:
+                    found |= {"parts"}  # some of them
         return (every | {"suffix"}) - found
 
     def _dimensions(self) -> list[int]:

@@ -9,9 +9,10 @@ from server.api.document import documented
 from server.api.messages.models import anthropic_model, anthropic_models
 from server.api.messages.wire import ANTHROPIC, AnthropicModel, AnthropicModelList
 from server.api.reply import Reply, json
-from server.api.wire import ModelArchitecture, ModelCapabilities, ModelCard, ModelList, ModelMeta, ModelStatus
+from server.api.wire_models import ModelArchitecture, ModelCapabilities, ModelCard, ModelList, ModelMeta, ModelStatus
 from server.errors import InvalidValue
 from server.models.engine import Card
+from server.models.model import Model
 from server.models.reasoning import CLOSING
 from server.models.resident import State
 from server.models.served import Served
@@ -26,7 +27,7 @@ _WORDS: dict[State, Literal["loaded", "loading", "unloaded"]] = {
 }
 _ALWAYS = frozenset({"max_tokens", "stop", "stream"})
 """Parameters that Hearth honours itself, whatever the engine."""
-_OURS = frozenset({"draft", "echo", "prompt_logprobs"})
+_OURS = frozenset({"draft", "echo", "prompt_logprobs", "images", "parts"})
 """Abilities that are no parameters of a chat."""
 
 
@@ -114,6 +115,8 @@ def model_status(model: Served) -> ModelStatus:
         status.failed, status.error = True, model.error
     if model.state == "loading" and model.progress:
         status.progress = model.progress
+    if isinstance(model, Model) and model.state != "ready":
+        status.cold = model.is_cold
     return status
 
 

@@ -169,7 +169,7 @@ async def _rendered(target: Target, asked: _Conversation, messages: list[ChatMes
     tools = unsearched(asked.tools)
     request = ChatRequest(model=target.id, messages=messages, tools=tools, chat_template_kwargs=options)
     spoken = asked_of(request, target)
-    check_parts(target, spoken.messages)
+    check_parts(target, spoken.messages, pictures=False)
     # The event loop never computes, and a conversation may be as long as a request.
     return await asyncio.to_thread(dialect.render, spoken.messages, spoken.tools, spoken.options)
 

@@ -4,9 +4,10 @@ from server.chat.answer import Answer, Cited, Part
 from server.chat.asked import FILE_SEARCH, Asked, Retrieval
 from server.chat.equipping import permitted
 from server.chat.ids import fresh_id
+from server.chat.parts import TEXT_PARTS
 from server.chat.started import Started
 from server.chat.tool_run import ToolBegun, ToolDone, ToolRun
-from server.chat.turn import TEXT_PARTS, check_parts, count, turn
+from server.chat.turn import check_parts, count, turn
 
 __all__ = [
     "FILE_SEARCH",

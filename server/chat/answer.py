@@ -107,7 +107,8 @@ class Answer:
     """Turns an engine's events into parts. The engine's text passes the splitter, the tool parser and the scanner.
 
     `splitter` and `parser` are None where the model neither reasons nor calls. With `many` false the answer ends
-    after its first call. Engines cite `hits` themselves; `marks` finds where others name them.
+    after its first call. With `forced` a grammar lets nothing but calls be written, so that the beginning of one that
+    was cut is no text. Engines cite `hits` themselves; `marks` finds where others name them.
     """
 
     def __init__(
@@ -118,6 +119,7 @@ class Answer:
         splitter: ReasoningSplitter | None = None,
         parser: ToolParser | None = None,
         many: bool = True,
+        forced: bool = False,
         marks: Marks | None = None,
     ) -> None:
         self.finished = False
@@ -126,6 +128,7 @@ class Answer:
         self._splitter = splitter
         self._parser = parser
         self._many = many
+        self._forced = forced
         self._marks = marks
         self._called = False
         self._sent = 0
@@ -208,6 +211,8 @@ class Answer:
         if read.over:
             return
         if isinstance(piece, Text):
+            if self._forced:
+                return
             text, read.over = self._stop.feed(piece.text)
             read.text += text
         elif isinstance(piece, CallStart) and self._called and not self._many:

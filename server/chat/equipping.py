@@ -9,6 +9,7 @@ from server.chat.asked import FILE_SEARCH, Asked, Retrieval
 from server.errors import CollectionNotFound, InvalidValue, NotPermitted
 from server.models.caller import CALLER
 from server.models.dialect import Tools
+from server.models.engine import Message
 from server.models.tool_formats import ToolSpec
 from server.runtime import Runtime, Target
 
@@ -21,13 +22,15 @@ def plain(target: Target, asked: Asked) -> bool:
 
 
 async def equipped(runtime: Runtime, target: Target, asked: Asked) -> Asked:
-    """`asked` with all that `target` brings along. A bare prompt goes on as it stands.
+    """`asked` with all that `target` brings along. A bare prompt goes on as it stands, but is a question to the reader.
 
     Raises NotPermitted where the caller may not search what the request names, ToolUnavailable where a tool does not
     start, InvalidValue where the one that is to be called is not there.
     """
     if asked.prompt is not None:
-        return asked
+        if not isinstance(asked.prompt, str) or not quotes(target):
+            return asked
+        asked = msgspec.structs.replace(asked, messages=[Message("user", asked.prompt)], prompt=None)
     assistant = target.assistant
     retrieval = retrieval_of(runtime, target, asked)
     own = assistant.knowledge if assistant is not None and not target.joined else ()

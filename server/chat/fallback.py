@@ -7,6 +7,7 @@ import msgspec
 
 from server.chat.answer import Part
 from server.chat.asked import Asked
+from server.chat.parts import readable
 from server.chat.started import Started
 from server.errors import HearthError
 from server.models.engine import Card
@@ -55,12 +56,12 @@ def _honours(card: Card | None, asked: Asked) -> bool:
         "logprobs": asked.sampling.top_logprobs is not None,
         "logit_bias": bool(asked.sampling.logit_bias),
         "prompt_logprobs": asked.prompt_logprobs is not None,
-        "parts": any(message.parts for message in asked.messages),
     }
     if card is None or isinstance(asked.prompt, list):  # token ids are of one vocabulary
         return False
     honoured = card.honours
-    return all(name in honoured for name, wanted in needed.items() if wanted)
+    read = all(readable(part, honoured) for message in asked.messages for part in message.parts or ())
+    return read and all(name in honoured for name, wanted in needed.items() if wanted)
 
 
 def _ignored(card: Card | None, asked: Asked) -> tuple[str, ...]:

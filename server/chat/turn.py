@@ -15,11 +15,12 @@ from server.chat.forwarded import forwarded, part
 from server.chat.knowledge import Knowledge, grounds, source
 from server.chat.loop import looped
 from server.chat.mixed import MIXED
+from server.chat.parts import placed, readable, shown, where
 from server.chat.started import Started
 from server.errors import ContextLengthExceeded, UnsupportedParameter, UpstreamFault
 from server.knowledge import Hit
 from server.models.dialect import Dialect, opened, with_system
-from server.models.engine import Admitted, Generate, Message, Passage
+from server.models.engine import Admitted, Generate, Image, Message, Passage
 from server.models.model import Model
 from server.models.remote import RemoteModel
 from server.models.stop import StopScanner
@@ -29,9 +30,6 @@ log = logging.getLogger(__name__)
 
 _LONG = 50_000
 """Characters of a conversation from which its prompt is rendered beside the event loop."""
-
-TEXT_PARTS = ("text", "refusal")
-"""Types of the parts of a message that every model reads."""
 
 
 def turn(runtime: Runtime, target: Target, asked: Asked) -> Turn:
@@ -144,14 +142,21 @@ async def _asked(
     return await _spoken(asked, hits, named, dialect)
 
 
-def check_parts(target: Target, messages: Sequence[Message]) -> None:
-    """Raises UnsupportedParameter, naming the first of them, where the model does not read parts other than text."""
+def check_parts(target: Target, messages: Sequence[Message], *, pictures: bool = True) -> None:
+    """Raises UnsupportedParameter, naming the first of them, where the model does not read parts other than text.
+
+    Without `pictures` those too that see read none, for what is asked for has no place for them.
+    """
+    card = target.model.card
+    honours = card.honours if card is not None else frozenset[str]()
+    reads = "This model reads text and pictures" if "images" in honours else "This model reads text only"
+    if "images" in honours and not pictures:
+        honours, reads = honours - {"images"}, "What is asked for here is a text"
     for number, message in enumerate(messages):
         for at, each in enumerate(message.parts or ()):
-            card = target.model.card
-            if each["type"] not in TEXT_PARTS and (card is None or "parts" not in card.honours):
-                what = f"This model reads text only, not parts of type `{each['type'][:60]}`."
-                raise UnsupportedParameter(what, param=f"messages[{number}].content[{at}]")
+            if not readable(each, honours):
+                what = f"{reads}, not parts of type `{each['type'][:60]}`."
+                raise UnsupportedParameter(what, param=where(message, number, at))
 
 
 def _plain(asked: Asked, hits: Sequence[Hit] | None) -> tuple[Generate, Answer]:
@@ -198,7 +203,11 @@ def _bare(asked: Asked) -> tuple[Generate, Answer]:
 async def _spoken(
     asked: Asked, hits: Sequence[Hit] | None, named: Sequence[Hit] | None, dialect: Dialect
 ) -> tuple[Generate, Answer]:
-    """For a model with a chat template: passages become a part of its prompt."""
+    """For a model with a chat template: passages become a part of its prompt, and pictures are put into it."""
+    images: list[Image] = []
+    if any(message.parts for message in asked.messages):
+        told, images = await asyncio.to_thread(placed, asked.messages)
+        asked = msgspec.structs.replace(asked, messages=told)
     messages = [_inert(dialect, message) for message in _conversation(asked)]
     if hits is not None:
         messages = with_system(messages, dialect.inert(grounds(hits)))
@@ -208,6 +217,7 @@ async def _spoken(
         prompt = await asyncio.to_thread(dialect.render, messages, asked.tools, asked.options)
     if asked.begun:
         prompt = dialect.begun(prompt, asked.begun)
+    shown(prompt, images)
     request = Generate(
         max_tokens=asked.max_tokens,
         prompt=prompt,
@@ -215,6 +225,7 @@ async def _spoken(
         grammar=dialect.grammar(prompt, asked.tools, asked.grammar),
         markers=[] if asked.tools is None else list(dialect.tools.markers),
         token_ids=asked.token_ids,
+        images=images,
     )
     answer = Answer(
         StopScanner(asked.stop),
@@ -222,6 +233,7 @@ async def _spoken(
         splitter=dialect.splitter(prompt),
         parser=None if asked.tools is None else dialect.tools.parser(asked.tools.specs),
         many=asked.tools is None or asked.tools.many,
+        forced=asked.tools is not None and asked.tools.forced,
         marks=Marks(named) if named else None,
     )
     return request, answer

@@ -37,6 +37,8 @@ class Message(msgspec.Struct, frozen=True, omit_defaults=True):
     reasoning: str | None = None
     parts: list[dict[str, Any]] | None = None
     """The content part by part, in OpenAI's form, where there is more than text: for models that honour `parts`."""
+    origins: list[str] = []
+    """The client's field of each of `parts`, for faults, where that is not messages[N].content[M]."""
 
 
 class Passage(msgspec.Struct, frozen=True):
@@ -83,6 +85,19 @@ class Grammar(msgspec.Struct, frozen=True):
     """The field of the client's request it comes from, for faults."""
 
 
+class Image(msgspec.Struct, frozen=True):
+    """A picture: `data` is a whole PNG, JPEG, WebP or GIF file, which nobody has looked into yet.
+
+    `mark` is the text that stands for it in the prompt, once; `most` are the pixels its longer side is scaled down to;
+    `param` is the field of the client's request it comes from, for faults.
+    """
+
+    data: bytes
+    mark: str
+    most: int
+    param: str
+
+
 class Generate(msgspec.Struct, frozen=True, omit_defaults=True, tag="generate"):
     """Answer a conversation. `max_tokens` None means as many as the context leaves.
 
@@ -107,6 +122,8 @@ class Generate(msgspec.Struct, frozen=True, omit_defaults=True, tag="generate"):
     """Functions that may be called, for engines without a template; a prompt tells the others of them."""
     must_call: bool = False
     """Whether one of `tools` is to be called whatever is asked."""
+    images: list[Image] = []
+    """The pictures of a rendered prompt, in any order: for models that honour `images`."""
 
 
 class Embed(msgspec.Struct, frozen=True, tag="embed"):

@@ -13,8 +13,9 @@ from pathlib import Path
 
 from config import Recipe
 from config.model import EchoModel, LocalModel, ModelSpec, ReaderModel, RemoteModel
-from server.models import cuda
+from server.models import cuda, projector
 from server.models.choice import ON_GPU, Choice, choose
+from server.models.cold_weights import is_away, local_sources, told_of
 from server.models.header import Header, config, parts
 from server.models.kept import found
 
@@ -75,6 +76,8 @@ class Plan:
     memory: Memory | None = None
     absent: bool = False
     fault: str | None = None
+    cold: str = ""
+    """Where its weights are while they are in cold storage; it is `absent` then."""
     shares: bool = False
     """Whether it makes room for others when it is idle."""
 
@@ -87,7 +90,7 @@ class Plan:
 def plans(recipe: Recipe) -> list[Plan]:
     """One for each model, in the recipe's order. Reads headers only: under a second for each."""
     tiering = recipe.policies.tiering
-    shared = tiering is not None and tiering.models is not None
+    shared = tiering is not None and tiering.models is not None and tiering.models.memory is not None
     found = [_plan(name, spec, recipe.server.data) for name, spec in recipe.models.items()]
     return [replace(plan, shares=shared and not getattr(plan.spec, "pin", True)) for plan in found]
 
@@ -178,6 +181,8 @@ def _plan(name: str, spec: ModelSpec, data: Path) -> Plan:
     if isinstance(spec, RemoteModel):
         return Plan(name, spec, Choice("remote", f"{spec.model or name} at {spec.url}"), Memory(0))
     try:
+        if away := next((each.path for each in local_sources(spec) if is_away(each.path)), None):
+            return Plan(name, spec, absent=True, cold=told_of(away))
         files = found(spec.source, data)
         if files is None:
             return Plan(name, spec, absent=True)
@@ -186,8 +191,15 @@ def _plan(name: str, spec: ModelSpec, data: Path) -> Plan:
         drafter = found(spec.draft, data) if spec.draft is not None and not spec.draft.is_ngram else None
         if spec.engine in ON_GPU:
             return _on_gpu(name, spec, files, drafter, data)
+        sight = None if spec.projector is None else found(spec.projector, data)
+        if spec.projector is not None and sight is None:
+            return Plan(name, spec, absent=True)
         choice = choose(spec, files, data=data)
-        return Plan(name, spec, choice, estimate(choice.engine, spec, files, drafter))
+        memory = estimate(choice.engine, spec, files, drafter)
+        if sight is not None:
+            projector.check(files, sight)
+            memory = replace(memory, weights=memory.weights + sight.stat().st_size)
+        return Plan(name, spec, choice, memory)
     except (ValueError, OSError) as error:
         return Plan(name, spec, fault=str(error))
 

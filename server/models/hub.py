@@ -22,7 +22,8 @@ from urllib.parse import urlsplit
 from rich.filesize import decimal
 
 from config.model import Source
-from server.models import kept
+from server.models import cold_weights, kept
+from server.models.cold_weights import Cold
 from server.models.engine import Progress
 from server.models.kept import found
 
@@ -116,17 +117,30 @@ class Plan:
         return f"{self.source}: {count}, {decimal(self.bytes)}, {licence}, revision {self.commit[:12]}"
 
 
-def located(source: Source, data: Path, *, download: bool, progress: Progress, access: Access | None = None) -> Path:
-    """The .gguf file or folder of `source`, made, or fetched where it is not on disk and `download` allows it, first.
+def located(
+    source: Source,
+    data: Path,
+    *,
+    download: bool,
+    progress: Progress,
+    access: Access | None = None,
+    cold: Cold | None = None,
+) -> Path:
+    """The .gguf file or folder of `source`, made, brought back from cold storage, or fetched where it is not on disk
+    and `download` allows it, first. What is the user's own does not move there while this process lives.
 
     `data` is the data directory, in which fetched weights are kept. `progress` is told size and licence before a
-    download, and how far it is. `access` None takes the environment's. Blocks, may take hours. Raises HubError.
+    download, and how far it is. `access` None takes the environment's. Blocks, may take hours. Raises HubError, and
+    what `cold_weights.opened` does.
     """
     if source.is_made:
         from server.models.made import build
 
         progress(f"making {source}")
         return build(source, data)
+    if cold_weights.is_local(source):
+        cold_weights.opened(source.path, cold, progress)
+        return source.path
     here = found(source, data)
     if here is not None:
         return here

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import msgspec
 
-from config.model import Source
+from config.model import Projector, Source
 
 MANIFEST = "hearth.json"
 MAIN = "main"
@@ -88,9 +88,10 @@ def found(source: Source, data: Path) -> Path | None:
 
 
 def path_of(source: Source, data: Path) -> Path:
-    """Where the model of a `made:` source is kept: a .gguf file or a folder."""
+    """Where the model of a `made:` source is kept, a .gguf file or a folder; or the projector made with it."""
     name = source.made
-    return data / "cache" / "made" / name / (f"{name}.gguf" if source.is_gguf else name)
+    file = "projector.gguf" if isinstance(source, Projector) else f"{name}.gguf" if source.is_gguf else name
+    return data / "cache" / "made" / name / file
 
 
 def kept(source: Source, data: Path) -> Kept | None:

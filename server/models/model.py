@@ -21,6 +21,7 @@ from server.errors import (
 )
 from server.models.admission import Admission, charge_of, room
 from server.models.caller import Charge
+from server.models.cold_weights import Cold
 from server.models.engine import (
     Admitted,
     Count,
@@ -90,8 +91,17 @@ class Model(Resident):
     Requests may come from any task of the gateway's loop. `queue` bounds how many may wait for the worker.
     """
 
-    def __init__(self, name: str, spec: WorkerSpec, *, queue: int, data: Path, telemetry: Telemetry) -> None:
-        super().__init__(name, spec, data)
+    def __init__(
+        self,
+        name: str,
+        spec: WorkerSpec,
+        *,
+        queue: int,
+        data: Path,
+        telemetry: Telemetry,
+        cold: Cold | None = None,
+    ) -> None:
+        super().__init__(name, spec, data, cold)
         self.created = int(time.time())
         self._admission = Admission(name, room(spec), queue)
         self._telemetry = telemetry

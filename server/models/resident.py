@@ -14,6 +14,8 @@ import msgspec
 
 from config.model import EchoModel, WorkerSpec
 from server.errors import ModelCrashed, ModelUnavailable, ServiceError
+from server.models import cold_weights
+from server.models.cold_weights import Cold
 from server.models.dialect import Dialect
 from server.models.engine import Card
 from server.models.hub import Access
@@ -26,6 +28,8 @@ State = Literal["stopped", "loading", "ready", "failed"]
 
 _SERVICE = "server.models.service:EngineService"
 _LOAD_SECONDS = 600.0
+_RETRY_S = 30.0
+"""After which weights that could not be brought back are asked for again."""
 
 _cards = msgspec.msgpack.Decoder(Card)
 
@@ -44,24 +48,31 @@ class Resident:
     An async context manager: entering starts the worker and does not wait for the weights.
     """
 
-    def __init__(self, name: str, spec: WorkerSpec, data: Path) -> None:
+    def __init__(self, name: str, spec: WorkerSpec, data: Path, cold: Cold | None = None) -> None:
+        """`cold` is where weights may be that nobody asked for."""
         self.name = name
         self.spec = spec
         self.in_flight = 0
-        self._worker = Worker(name=name, service=_SERVICE, config=EngineConfig(spec, data, _access(spec)).encode())
+        self._worker = Worker(name=name, service=_SERVICE, config=_told(spec, data, cold))
         self._card: Card | None = None
-        self._told: bytes | None = None
+        self._read: bytes | None = None
         self._dialect: Dialect | None = None
         self._asleep = False
         self._rested = False
         """Whether it was unloaded since it was last ready: then requests wait until it is loaded again."""
+        self._tried = time.monotonic()
+        """When it was last begun to be loaded, by that clock."""
         self._waking = asyncio.Lock()
         self._sleep_timer: asyncio.TimerHandle | None = None
         self._sleeping: asyncio.Task[None] | None = None
+        self._fetching: asyncio.Task[None] | None = None
         self._sharing: Shared | None = None
         self._refusal: str | None = None
         self.used = time.monotonic()
         """When a request of it last began or ended, by that clock."""
+        self.asked: float | None = None
+        """The same in seconds since 1970; None where nobody asked since it was made."""
+        self._sources = [source.path for source in cold_weights.local_sources(spec)]
 
     def share(self, sharing: "Shared") -> None:
         """Have it loaded only when there is room; to be called before it is entered."""
@@ -69,7 +80,11 @@ class Resident:
         self._asleep = True
 
     async def __aenter__(self) -> Self:
-        if self._sharing is None:
+        if self.is_cold:
+            # To load it would bring its weights back: the first request does.
+            self._asleep = self._rested = True
+            self._worker.ready_body = cold_weights.card_of(self.spec)
+        elif self._sharing is None:
             await self._worker.start()
         return self
 
@@ -77,6 +92,9 @@ class Resident:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._keep_awake()
+        if self._fetching is not None:
+            self._fetching.cancel()
+            await asyncio.gather(self._fetching, return_exceptions=True)
         if self._sleeping is not None:
             await self._sleeping
         await self._worker.stop()
@@ -115,6 +133,11 @@ class Resident:
         return not self._asleep and self.state != "failed"
 
     @property
+    def is_cold(self) -> bool:
+        """Whether weights of it are in cold storage, from which loading brings them back."""
+        return any(map(cold_weights.is_away, self._sources))
+
+    @property
     def progress(self) -> str | None:
         return self._worker.progress
 
@@ -129,9 +152,14 @@ class Resident:
     @property
     def card(self) -> Card | None:
         """What the engine said of itself when it was last ready; None before its first load."""
-        if (body := self._worker.ready_body) is not self._told:
-            self._card, self._dialect, self._told = None if body is None else _cards.decode(body), None, body
+        if (body := self._worker.ready_body) is not self._read:
+            self._card, self._dialect, self._read = None if body is None else _cards.decode(body), None, body
         return self._card
+
+    @property
+    def told(self) -> bytes | None:
+        """The card as the worker sent it."""
+        return self._worker.ready_body
 
     def dialect(self) -> Dialect | None:
         """How this model is spoken to; None for an engine that takes messages as they are.
@@ -140,6 +168,7 @@ class Resident:
         """
         card = self.card
         if card is None:
+            self._fetch_soon()
             raise self._unavailable()
         if not card.rendered:
             return None
@@ -183,6 +212,7 @@ class Resident:
                 await self._sleeping
                 self._sleeping = None
             if self._asleep or self.state == "failed":
+                self._tried = time.monotonic()
                 await self._worker.start()
                 self._asleep = False
 
@@ -199,11 +229,11 @@ class Resident:
             if self._sleeping is not None:
                 await asyncio.shield(self._sleeping)
 
-    async def make_room(self) -> bool:
+    async def make_room(self, what: str = "to make room for another model") -> bool:
         """Free its memory where nobody uses it; whether that was so."""
         if not self.is_idle:
             return False
-        log.info("unloading %s to make room for another model", self.name)
+        log.info("unloading %s %s", self.name, what)
         self._keep_awake()
         self._fall_asleep()
         assert self._sleeping is not None, "it has just begun"
@@ -223,23 +253,41 @@ class Resident:
     def _used(self) -> Iterator[None]:
         """While this lasts it is not idle."""
         self.in_flight += 1
-        self.used = time.monotonic()
+        self.used, self.asked = time.monotonic(), time.time()
         self._keep_awake()
         try:
             yield
         finally:
             self.in_flight -= 1
-            self.used = time.monotonic()
+            self.used, self.asked = time.monotonic(), time.time()
             self._rest_later()
 
     async def _wake(self) -> None:
         """Have what was unloaded loaded again, and wait for it; nobody waits for a model's first loading."""
         if not self._rested:
             return
-        if self._asleep:
+        if self._asleep or self._may_try_again:
             await self.load()
         await self.ready()
         self._rested = False
+
+    @property
+    def _may_try_again(self) -> bool:
+        """Whether weights could not be brought back a while ago: their storage may be there again."""
+        return self.state == "failed" and time.monotonic() - self._tried > _RETRY_S and self.is_cold
+
+    def _fetch_soon(self) -> None:
+        """Have weights brought back of which nothing is known but where they are."""
+        if self._rested and self._fetching is None and self.is_cold and (self._asleep or self._may_try_again):
+            self._fetching = asyncio.get_running_loop().create_task(self._fetch(), name=f"cold weights of {self.name}")
+
+    async def _fetch(self) -> None:
+        try:
+            await self.load()
+        except ModelUnavailable as error:
+            log.warning("%s", error.message)
+        finally:
+            self._fetching = None
 
     def _keep_awake(self) -> None:
         if self._sleep_timer is not None:
@@ -276,10 +324,17 @@ class Resident:
             return ModelUnavailable(f"Model {self.name} could not be loaded: {self.error}", retry_after=30)
         if self._asleep and self._refusal is not None:
             return ModelUnavailable(self._refusal, retry_after=30)
+        if self._fetching is not None:
+            return ModelUnavailable(f"Model {self.name} is brought back from cold storage; try again.", retry_after=5)
         if self._asleep and self._rested:
             return ModelUnavailable(f"Model {self.name} was unloaded; the next request loads it.", retry_after=1)
         why = f" ({self.error})" if self.error else f" ({self.progress})" if self.progress else ""
         return ModelUnavailable(f"Model {self.name} is loading{why}; try again soon.", retry_after=2)
+
+
+def _told(spec: WorkerSpec, data: Path, cold: Cold | None) -> bytes:
+    mine = cold if cold_weights.local_sources(spec) else None
+    return EngineConfig(spec, data, _access(spec), mine).encode()
 
 
 def _access(spec: WorkerSpec) -> Access | None:

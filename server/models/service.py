@@ -9,6 +9,7 @@ import msgspec
 
 from config.model import WorkerSpec
 from server.errors import HearthError
+from server.models.cold_weights import Cold
 from server.models.dialect import Dialect
 from server.models.engine import (
     Count,
@@ -38,6 +39,8 @@ class EngineConfig:
     data: Path
     access: Access | None = None
     """How weights are fetched; for a model that may, and no other: it can hold a token."""
+    cold: Cold | None = None
+    """Where weights that nobody asked for may be; for a model whose files are the user's own."""
 
     def encode(self) -> bytes:
         return pickle.dumps(self)
@@ -56,7 +59,7 @@ class EngineService:
 
     def open(self, config: bytes, progress: Callable[[str], None]) -> bytes:
         told: EngineConfig = pickle.loads(config)
-        self._engine, choice = create(told.spec, told.data, progress, told.access)
+        self._engine, choice = create(told.spec, told.data, progress, told.access, told.cold)
         if choice.reason is not None:
             progress(f"engine {choice.engine}: {choice.reason}")
         card = self._engine.load(progress)

@@ -10,6 +10,7 @@ weights, so it runs in Jinja's sandbox.
 import json
 from collections.abc import Mapping, Sequence
 from datetime import datetime
+from functools import cached_property
 from typing import Any, NoReturn
 
 import msgspec
@@ -21,6 +22,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from server.errors import InvalidValue
 from server.models.engine import Message, ToolCall
 
+_MARK = "b3e91d"
 LONGEST_PROMPT = 64 * 1024 * 1024
 """In characters, far beyond any context: a template that writes more has run away."""
 
@@ -58,12 +60,31 @@ class ChatTemplate:
         for the template (`enable_thinking`, `add_generation_prompt` ...). Raises InvalidValue where the template
         refuses the messages, in the template's own words, or cannot render them.
         """
+        return self._rendered([_turn(message, parts=self._parts) for message in messages], tools, options)
+
+    @cached_property
+    def _parts(self) -> bool:
+        """Whether it shows a content that is a list of parts, and none that is a text: it was written for pictures.
+
+        It would go through the letters of a text, find no part among them, and write a prompt without it.
+        """
+        return not self._shows(parts=False) and self._shows(parts=True)
+
+    def _shows(self, *, parts: bool) -> bool:
+        try:
+            return _MARK in self._rendered([_turn(Message("user", _MARK), parts=parts)], None, {})
+        except InvalidValue:
+            return False
+
+    def _rendered(
+        self, turns: list[dict[str, Any]], tools: Sequence[Mapping[str, Any]] | None, options: Mapping[str, Any]
+    ) -> str:
         variables = {
             **self._special,
             "documents": None,
             "add_generation_prompt": True,
             **options,
-            "messages": [_turn(message) for message in messages],
+            "messages": turns,
             "tools": list(tools) if tools else None,
         }
         written, pieces = 0, []
@@ -83,9 +104,10 @@ class ChatTemplate:
         return "".join(pieces)
 
 
-def _turn(message: Message) -> dict[str, Any]:
+def _turn(message: Message, *, parts: bool) -> dict[str, Any]:
     """What templates read. Absent fields are left out: they ask `is defined` and `in message` as often as for none."""
-    turn: dict[str, Any] = {"role": message.role, "content": message.text}
+    content = [{"type": "text", "text": message.text}] if parts else message.text
+    turn: dict[str, Any] = {"role": message.role, "content": content}
     if message.name is not None:
         turn["name"] = message.name
     if message.tool_calls:

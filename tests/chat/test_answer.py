@@ -94,3 +94,11 @@ def test_marks_are_found_where_an_answer_names_passages_by_number(size: int) -> 
         ("[1, 2]", "1.md"),
         ("[1]", "0.md"),
     ]
+
+
+@pytest.mark.parametrize("size", [1, 1000])
+def test_the_beginning_of_a_forced_call_that_was_cut_is_no_text(size: int) -> None:
+    for cut in ("<tool_c", '<tool_call>\n{"name": "f', CALL[:-3]):
+        content, *_, reason = summary(parts(cut, size=size, reason="length", tools=True, forced=True))
+        assert (content, reason) == ("", "length")
+    assert summary(parts("<tool_c", size=size, reason="length", tools=True))[0] == "<tool_c"

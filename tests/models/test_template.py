@@ -81,3 +81,20 @@ def test_a_template_that_runs_away_is_stopped(monkeypatch: pytest.MonkeyPatch) -
 def test_a_template_that_does_not_compile_names_the_line(source: str) -> None:
     with pytest.raises(ValueError, match="does not compile: line 1"):
         ChatTemplate(source, {})
+
+
+PARTS = (
+    "{% for m in messages %}{{ m.role }}:{% for line in m.content %}{% if line.type == 'text' %} {{ line.text }}"
+    "{% elif line.type == 'image' %}<image>{% endif %}{% endfor %};{% endfor %}"
+)
+
+
+def test_a_template_written_for_parts_gets_parts() -> None:
+    conversation = [Message("system", "Be brief."), Message("user", "Hello"), Message("assistant", "")]
+    assert render(PARTS, conversation) == "system: Be brief.;user: Hello;assistant: ;"
+    either = "{% for m in messages %}{% if m.content is string %}{{ m.content }}{% else %}parts{% endif %}{% endfor %}"
+    assert render(either) == "Hello"
+    insists = "{% if messages[0].content is string %}{{ raise_exception('parts!') }}{% endif %}" + PARTS
+    assert render(insists) == "user: Hello;"
+    with pytest.raises(InvalidValue, match="never"):
+        render("{{ raise_exception('never') }}")

@@ -9,7 +9,7 @@ from server.api.chat_asked import chat_card, require, serving
 from server.api.messages.conversation import conversation
 from server.api.messages.wire import CountTokensRequest, MessagesOutputFormat, MessagesRequest, MessagesTool
 from server.chat import Asked
-from server.errors import InvalidValue
+from server.errors import InvalidValue, UnsupportedParameter
 from server.models.dialect import Tools
 from server.models.engine import Grammar, Sampling
 from server.models.tool_formats import ToolSpec
@@ -23,6 +23,7 @@ _EFFORTS = {"xhigh": "high", "max": "high"}
 
 def check(asked: CountTokensRequest, target: Target) -> list[str]:
     """Names of the parameters without effect on this model's answers. Raises for those that would break a promise."""
+    _refuse(asked)
     card = chat_card(target)
     if card is not None:
         if asked.tool_choice is not None and asked.tool_choice.type in ("any", "tool"):
@@ -37,6 +38,14 @@ def check(asked: CountTokensRequest, target: Target) -> list[str]:
         names.append("tool_choice.disable_parallel_tool_use")
     names += _thoughtless(asked, card.template if card and card.template else "")
     return names + [name for name in _WITHOUT_EFFECT if getattr(asked, name, None) is not None]
+
+
+def _refuse(asked: CountTokensRequest) -> None:
+    """What would change which messages the model reads."""
+    if isinstance(asked, MessagesRequest) and asked.thread is not None:
+        raise UnsupportedParameter("This server keeps no `thread`: send all messages each time.", param="thread")
+    if isinstance(asked, MessagesRequest) and asked.compaction is not None:
+        raise UnsupportedParameter("This server has no `compaction`: send a shorter conversation.", param="compaction")
 
 
 def _thoughtless(asked: CountTokensRequest, template: str) -> list[str]:
@@ -57,7 +66,10 @@ def asked_of(asked: CountTokensRequest, target: Target) -> Asked:
     Raises InvalidValue or UnsupportedParameter naming the field that is wrong.
     """
     card = target.model.card
-    messages, begun = conversation(asked, pictures=card is not None and "parts" in card.honours)
+    # Of a model that was never loaded, the turn says what it lacks.
+    honours = frozenset({"images"}) if card is None else card.honours
+    sees = "images" in honours
+    messages, begun = conversation(asked, pictures=sees or "parts" in honours, in_results=sees)
     knowledge = retrieval(None, asked.retrieval)
     serves = serving(target, knowledge)
     tools = _tools(asked, serves=serves)

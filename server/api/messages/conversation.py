@@ -1,9 +1,9 @@
 """The messages of Anthropic's wire as engines and templates read them: blocks to text, calls and results of calls."""
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from hashlib import sha256
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -18,15 +18,18 @@ _CALL_ID = re.compile(r"(?:(?:mcp)?toolu_)?([A-Za-z0-9]{9})")
 _NOT_TEXT = ("image", "document", "search_result", "container_upload")
 
 
-def conversation(asked: CountTokensRequest, *, pictures: bool = False) -> tuple[list[Message], str]:
+def conversation(
+    asked: CountTokensRequest, *, pictures: bool = False, in_results: bool = False
+) -> tuple[list[Message], str]:
     """The messages, and the beginning of the answer where the last one is an assistant's.
 
-    With `pictures` the user's are passed on, to models that see them. Raises InvalidValue or UnsupportedParameter,
-    naming the block, for what would be lost.
+    With `pictures` the user's are passed on, to models that see them, and with `in_results` those that tools brought,
+    for which OpenAI's wire has no place. Raises InvalidValue or UnsupportedParameter, naming the block, for what would
+    be lost.
     """
     messages: list[Message] = []
     names: dict[str, str] = {}
-    for message in _all(asked, names, pictures):
+    for message in _all(asked, names, _Sees(pictures, in_results)):
         if messages and message.role != "tool" and messages[-1].role == message.role:
             messages[-1] = _joined(messages[-1], message)
         else:
@@ -36,7 +39,17 @@ def conversation(asked: CountTokensRequest, *, pictures: bool = False) -> tuple[
     return messages, ""
 
 
-def _all(asked: CountTokensRequest, names: dict[str, str], pictures: bool) -> Iterator[Message]:
+class _Sees(NamedTuple):
+    """Where pictures may stand."""
+
+    said: bool = False
+    brought: bool = False
+
+
+_TEXT_ALONE = _Sees()
+
+
+def _all(asked: CountTokensRequest, names: dict[str, str], sees: _Sees) -> Iterator[Message]:
     if system := _BILLING.sub("", _text(asked.system, "system")).strip("\n"):
         yield Message("system", system)
     for index, turn in enumerate(asked.messages):
@@ -45,7 +58,7 @@ def _all(asked: CountTokensRequest, names: dict[str, str], pictures: bool) -> It
             case "assistant":
                 yield from _assistant(turn, where, names)
             case "user":
-                yield from _user(turn, where, names, pictures)
+                yield from _user(turn, where, names, sees)
             case _:
                 yield Message("system", _text(turn.content, where))
 
@@ -59,7 +72,12 @@ def _joined(first: Message, second: Message) -> Message:
         tool_calls=first.tool_calls + second.tool_calls,
         reasoning=reasoning or None,
         parts=_parts(first) + _parts(second) if first.parts or second.parts else None,
+        origins=_origins(first) + _origins(second) if first.parts or second.parts else [],
     )
+
+
+def _origins(message: Message) -> list[str]:
+    return message.origins if message.parts is not None else ["messages"]
 
 
 def _parts(message: Message) -> list[dict[str, Any]]:
@@ -89,7 +107,7 @@ def _assistant(turn: MessagesTurn, where: str, names: dict[str, str]) -> Iterato
                 calls.append(_call(block, f"{where}[{at}]"))
                 names[calls[-1].id] = calls[-1].name
             case "mcp_tool_result":
-                served.append(_result(block, f"{where}[{at}]", names))
+                served.append(_result(block, f"{where}[{at}]", names, _TEXT_ALONE))
             case "tool_use":
                 calls.append(_call(block, f"{where}[{at}]"))
                 names[calls[-1].id] = calls[-1].name
@@ -108,22 +126,35 @@ def _assistant(turn: MessagesTurn, where: str, names: dict[str, str]) -> Iterato
         yield Message("assistant", text)
 
 
-def _user(turn: MessagesTurn, where: str, names: dict[str, str], pictures: bool) -> Iterator[Message]:
+def _user(turn: MessagesTurn, where: str, names: dict[str, str], sees: _Sees) -> Iterator[Message]:
     """Results of calls come first, wherever they stand: they belong to the turn before."""
     if isinstance(turn.content, str):
         yield Message("user", turn.content)
         return
-    parts: list[dict[str, Any]] = []
+    said = []
     for at, block in enumerate(turn.content):
         if block.type == "tool_result":
-            yield _result(block, f"{where}[{at}]", names)
-        elif block.type == "image" and pictures:
-            parts.append({"type": "image_url", "image_url": {"url": _picture(block, f"{where}[{at}]")}})
+            yield _result(block, f"{where}[{at}]", names, sees)
         else:
-            parts.append(_part(_readable(block, f"{where}[{at}]")))
-    said = [part["text"] for part in parts if part["type"] == "text"]
-    if parts or not turn.content:
-        yield Message("user", "\n".join(said), parts=parts if len(said) < len(parts) else None)
+            said.append((block, f"{where}[{at}]"))
+    if said or not turn.content:
+        yield _said(Message("user", ""), said, pictures=sees.said)
+
+
+def _said(message: Message, blocks: Sequence[tuple[MessagesBlock, str]], *, pictures: bool) -> Message:
+    """`message` with what the blocks say, each with its place: text, or parts where there are pictures among it."""
+    parts = [
+        _shown(block, where) if pictures and block.type == "image" else _part(_readable(block, where))
+        for block, where in blocks
+    ]
+    texts = [part["text"] for part in parts if part["type"] == "text"]
+    if len(texts) == len(parts):
+        return msgspec.structs.replace(message, text="\n".join(texts))
+    return msgspec.structs.replace(message, text="\n".join(texts), parts=parts, origins=[where for _, where in blocks])
+
+
+def _shown(block: MessagesBlock, where: str) -> dict[str, Any]:
+    return {"type": "image_url", "image_url": {"url": _picture(block, where)}}
 
 
 def _picture(block: MessagesBlock, where: str) -> str:
@@ -142,12 +173,20 @@ def _call(block: MessagesBlock, where: str) -> ToolCall:
     return ToolCall(_id(block.id), block.name, msgspec.json.encode(block.input or {}).decode())
 
 
-def _result(block: MessagesBlock, where: str, names: dict[str, str]) -> Message:
+def _result(block: MessagesBlock, where: str, names: dict[str, str], sees: _Sees) -> Message:
     if not block.tool_use_id:
         raise InvalidValue(f"A tool_result block needs `tool_use_id`: `{where}`.", param=where)
     call = _id(block.tool_use_id)
-    text = _text(block.content, f"{where}.content")
-    return Message("tool", f"Error: {text}" if block.is_error else text, names.get(call), tool_call_id=call)
+    message = Message("tool", "", names.get(call), tool_call_id=call)
+    where = f"{where}.content"
+    failed = "Error: " if block.is_error else ""
+    if not isinstance(block.content, list):
+        return msgspec.structs.replace(message, text=f"{failed}{_text(block.content, where)}")
+    blocks = [(each, f"{where}[{at}]") for at, each in enumerate(block.content)]
+    told = _said(message, blocks, pictures=sees.brought)
+    if failed and told.parts:
+        return msgspec.structs.replace(told, parts=[_part(failed), *told.parts], origins=[where, *told.origins])
+    return msgspec.structs.replace(told, text=f"{failed}{told.text}")
 
 
 def _id(given: str) -> str:
@@ -176,16 +215,21 @@ def _lines(texts: Iterable[str]) -> str:
     return "\n".join(texts)
 
 
+def _document(*parts: str | None) -> str:
+    """Between tags, so that a model can tell it from what is asked about it."""
+    return _lines(["<document>", *(part for part in parts if part), "</document>"])
+
+
 def _readable(block: MessagesBlock, where: str) -> str:
     """The text of a block. Raises where it is of a type that is not text, and so would be lost."""
     match block:
         case MessagesBlock(type="document", source={"type": "text", "data": str(text)}):
-            return _lines(part for part in (block.title, block.context, text) if part)
+            return _document(block.title, block.context, text)
         case MessagesBlock(type="document", source={"type": "content", "content": inner}):
             text = _text(_content(inner, where), f"{where}.source.content")
-            return _lines(part for part in (block.title, block.context, text) if part)
+            return _document(block.title, block.context, text)
         case MessagesBlock(type="search_result", source=str(source), content=list(content)):
-            return _lines(part for part in (block.title, source, _text(content, f"{where}.content")) if part)
+            return _document(block.title, source, _text(content, f"{where}.content"))
         case MessagesBlock(type="tool_reference", tool_name=str(name)):
             return name
         case MessagesBlock(type=kind, text=str(text)) if kind not in _NOT_TEXT:

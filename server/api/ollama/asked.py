@@ -54,10 +54,12 @@ def of_chat(asked: OllamaChatRequest, target: Target) -> Wanted:
 
 async def of_prompt(asked: OllamaGenerateRequest, target: Target) -> Wanted:
     """As `of_chat`; raises too where there is a suffix and the model fills nothing in."""
-    for name in ("template", "context", "images"):
+    for name in ("template", "context"):
         if getattr(asked, name):
             raise UnsupportedParameter(f"Hearth takes no `{name}` here.", param=name)
-    said = [ChatMessage("user", asked.prompt)]
+    if asked.images and (asked.suffix or asked.raw):
+        raise UnsupportedParameter("Pictures belong to a conversation, not to a bare prompt.", param="images")
+    said = [ChatMessage("user", _content(asked.prompt, asked.images))]
     if asked.system:
         said.insert(0, ChatMessage("system", asked.system))
     wanted = _wanted(asked, target, said, None)
@@ -142,7 +144,7 @@ def messages_of(given: list[OllamaMessage]) -> list[ChatMessage]:
         messages.append(
             ChatMessage(
                 message.role,
-                _content(message),
+                _content(message.content or "", message.images),
                 name=message.tool_name,
                 tool_calls=calls or None,
                 tool_call_id=_answered(message, open_calls) if message.role == "tool" else None,
@@ -152,13 +154,12 @@ def messages_of(given: list[OllamaMessage]) -> list[ChatMessage]:
     return messages
 
 
-def _content(message: OllamaMessage) -> str | list[ContentPart]:
-    """With its pictures, which a model that does not see them refuses."""
-    text = message.content or ""
-    if not message.images:
+def _content(text: str, images: list[str] | None) -> str | list[ContentPart]:
+    """With its pictures, which a model that does not see them refuses; they come first, as Ollama shows them."""
+    if not images:
         return text
-    pictures = [ContentPart("image_url", image_url={"url": _url(image)}) for image in message.images]
-    return [ContentPart("text", text), *pictures]
+    pictures = [ContentPart("image_url", image_url={"url": _url(image)}) for image in images]
+    return [*pictures, ContentPart("text", text)]
 
 
 def _url(image: str) -> str:

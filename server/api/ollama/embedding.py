@@ -17,7 +17,7 @@ from server.api.ollama.wire import (
     OllamaFault,
 )
 from server.api.reply import Reply, json
-from server.api.wire import EmbeddingsRequest
+from server.api.wire_embeddings import EmbeddingsRequest
 from server.runtime import Runtime
 
 _HINTS = ("options", "keep_alive", "truncate")

@@ -24,7 +24,7 @@ from server.api.ollama.wire import (
     OllamaVersion,
 )
 from server.api.reply import Reply, json
-from server.api.wire import ModelCapabilities
+from server.api.wire_models import ModelCapabilities
 from server.errors import InvalidValue
 from server.runtime import Runtime, Target
 

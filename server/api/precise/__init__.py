@@ -8,8 +8,20 @@ one field names what another has, is said in words beside the field.
 from server.api.precise import chat, knowledge, llamacpp, messages, ollama, responses, vectors
 from server.api.precise.forms import Schema, absent, either
 from server.api.precise.knowledge import LOCAL_TIERS, declared_filter
+from server.api.precise.pictures import pictures
 
-__all__ = ["FIELDS", "LACKING", "LOCAL_TIERS", "NAMED", "RULES", "Schema", "absent", "declared_filter", "either"]
+__all__ = [
+    "FIELDS",
+    "LACKING",
+    "LOCAL_TIERS",
+    "NAMED",
+    "RULES",
+    "Schema",
+    "absent",
+    "declared_filter",
+    "either",
+    "pictures",
+]
 
 FIELDS: dict[str, dict[str, Schema]] = {
     **chat.FIELDS,

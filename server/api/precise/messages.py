@@ -54,6 +54,7 @@ _SAID: Schema = {
 _ASKED: Schema = {
     "anyOf": [
         {"allOf": [ref("MessagesReadable")], "properties": {"type": {"not": enum("tool_result")}}},
+        ref("MessagesPicture"),
         _result("tool_result"),
     ]
 }

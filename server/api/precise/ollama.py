@@ -17,7 +17,6 @@ FIELDS: dict[str, dict[str, Schema]] = {
         **_SETTINGS,
         "format": optional(enum("", "json"), OBJECT),
         "template": absent(""),
-        "images": absent([]),
         "context": absent([]),
     },
 }
@@ -33,6 +32,10 @@ NAMED: dict[str, Schema] = {
 
 LACKING: dict[str, dict[str, dict[str, Schema]]] = {
     "OllamaChatRequest": {"response_format": {"format": absent("")}},
-    "OllamaGenerateRequest": {"response_format": {"format": absent("")}, "suffix": {"suffix": absent("")}},
+    "OllamaGenerateRequest": {
+        "response_format": {"format": absent("")},
+        "suffix": {"suffix": absent("")},
+        "parts": {"images": absent([])},
+    },
     "OllamaMessage": {"parts": {"images": absent([])}},
 }

@@ -58,6 +58,7 @@ _PARTS = array(
                 {"type": enum("input_text", "output_text", "text", "summary_text", "reasoning_text"), "text": TEXT}
             ),
             object_with({"type": enum("refusal"), "refusal": TEXT}),
+            ref("InputPicture"),
         ]
     },
     least=0,

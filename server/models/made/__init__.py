@@ -1,7 +1,7 @@
 """Small models made on this machine, without a network, for trying clients: what `source: made:NAME` names.
 
-`automaton` says one known text, `random` has random weights and obeys nothing but grammars, and `reranker` has random
-weights too. Imported by workers only.
+`automaton` says one known text, `random` has random weights and obeys nothing but grammars, `reranker` has random
+weights too, and `sight` names the colour of a picture. Imported by workers only.
 """
 
 from dataclasses import replace
@@ -14,6 +14,7 @@ from server.models.made.build import once
 from server.models.made.encoder_folder import write_encoder
 from server.models.made.gguf_file import write_gguf
 from server.models.made.shapes import random_shape
+from server.models.made.sight import Sight, write_projector
 from server.models.made.vocabulary import trained
 from server.models.made.weights import Random
 
@@ -27,10 +28,13 @@ _WINDOW = 512
 
 
 def build(source: Source, data: Path) -> Path:
-    """The .gguf file or the folder of a `made:` source in the data directory, written if it is not there yet."""
-    path = path_of(source, data)
-    once(path.parent, _VERSION, lambda folder: _write(source.made, folder / path.name))
-    return path
+    """The .gguf file or the folder of a `made:` source in the data directory, written if it is not there yet.
+
+    A projector and its model are written together.
+    """
+    model = path_of(Source(source), data)
+    once(model.parent, _VERSION, lambda folder: _write(source.made, folder / model.name))
+    return path_of(source, data)
 
 
 def _write(name: str, path: Path) -> None:
@@ -41,6 +45,11 @@ def _write(name: str, path: Path) -> None:
     if name == "automaton":
         knows = Automaton()
         write_gguf(path, name, "f32", knows.shape, knows.vocabulary, knows, template)
+        return
+    if name == "sight":
+        sees = Sight()
+        write_gguf(path, name, "f32", sees.shape, sees.vocabulary, sees, template)
+        write_projector(path.with_name("projector.gguf"), sees)
         return
     vocabulary = trained(_TOKENS, "qwen2")
     shape = replace(random_shape("small", "qwen3"), context=_CONTEXT)

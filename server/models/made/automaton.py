@@ -55,19 +55,31 @@ class Automaton:
     Raises ValueError where a token of the text comes twice, for one token has one successor.
     """
 
-    def __init__(self, text: str = TEXT) -> None:
-        self.vocabulary, self._chain = laid_out(text, _LEARNED)
+    def __init__(self, text: str = TEXT, *, beside: str = "", room: int = 0, theta: float = 10_000.0) -> None:
+        """`beside` are words, each after a space, that are tokens too and are followed by the last one of `text`.
+
+        `room` is how many dimensions are left free, from `free` on.
+        """
+        self.vocabulary, ids = laid_out(text + beside, _LEARNED)
+        words = beside.count(" ")
+        self._chain, self.beside = ids[: len(ids) - words], ids[len(ids) - words :]
         start = self._byte("\n")  # the last token of a rendered conversation
         if len({*self._chain, start}) != len(self._chain) + 1:
             raise ValueError("a word comes twice, or the text has a line break")
         self._chain = [start, *self._chain]
         known = {token: ALPHABET.index(name) for token, name in enumerate(self.vocabulary.tokens) if name in ALPHABET}
-        own = dict.fromkeys([*self._chain, *(token for token, byte in known.items() if chr(byte) in _AFTER)])
+        written = [token for token, byte in known.items() if chr(byte) in _AFTER]
+        own = dict.fromkeys([*self._chain, *self.beside, *written])
         self._places = {token: place for place, token in enumerate(own, 1)}
         size = -(-len(self.vocabulary.tokens) // 32) * 32
-        hidden = -(-(len(own) + 1) // 64) * 64
+        self.free = len(own) + 1
+        hidden = -(-(self.free + room) // 64) * 64
         heads = hidden // 64
-        self.shape = Shape("llama", hidden, 1, heads, heads, 64, 64, size, tied=False, theta=10_000.0, context=131_072)
+        self.shape = Shape("llama", hidden, 1, heads, heads, 64, 64, size, tied=False, theta=theta, context=131_072)
+
+    def place(self, token: str) -> int:
+        """The dimension of a token that has one of its own."""
+        return self._places[self.vocabulary.id(token)]
 
     def values(self, tensor: Tensor) -> Floats:
         if tensor.part.endswith("norm.weight"):
@@ -105,6 +117,8 @@ class Automaton:
         chained = dict(zip(self._chain, [*self._chain[1:], end], strict=True))
         if token in chained:
             yield chained[token], _FREE
+        elif token in self.beside:
+            yield self._chain[-1], _FREE
         elif character and character in _AFTER:
             yield end, _FREE
         else:

@@ -48,6 +48,8 @@ class _Parser(StreamParser):
             return False
         if bare.startswith(CLOSING):
             self.rest = bare[len(CLOSING) :].lstrip()
+        elif self.ended and CLOSING.startswith(bare):  # the answer was cut within it
+            self.rest = ""
         self.state = self._between
         return True
 

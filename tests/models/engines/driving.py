@@ -134,6 +134,12 @@ ROWS: dict[str, Row] = {
     "paged": chatting({**_PAGED, "source": str(made("random"))}),
     # How much of a prompt was found computed depends on the slot a request gets.
     "llamacpp": replace(chatting({"engine": "llamacpp", "source": str(made("automaton"))}), steady=False),
+    # Beside a projector, completions go another way.
+    "seeing": replace(
+        chatting({"engine": "llamacpp", "source": "made:sight", "projector": "made:sight"}),
+        steady=False,
+        overtakes=False,  # it says as much to both
+    ),
     "drafting": chatting({**_PAGED, "source": str(made("random")), "draft": "ngram"}),
 }
 if not MISSING:

@@ -230,7 +230,7 @@ def test_ids_are_told_and_end_an_answer_or_are_refused_by_name(name: str, engine
     engine, plain = engines[name], ROWS[name].long
     assert isinstance(plain, Generate)
     asked = msgspec.structs.replace(plain, token_ids=True)
-    if name == "llamacpp":
+    if name in ("llamacpp", "seeing"):
         for more in ({"min_tokens": 2}, {"stop_token_ids": [5]}):
             sampling = msgspec.structs.replace(plain.sampling, **more)
             with pytest.raises(UnsupportedParameter, match=next(iter(more))):

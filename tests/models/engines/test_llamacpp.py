@@ -245,7 +245,7 @@ def test_cancelling_what_waits_lets_the_next_one_start(automaton: Path, tmp_path
 
 def test_the_port_is_on_loopback_and_asks_for_its_key(engine: LlamaCppEngine) -> None:
     assert engine._server.listening_address.startswith("http://127.0.0.1:")
-    connection = http.client.HTTPConnection("127.0.0.1", engine._port, timeout=30)
+    connection = http.client.HTTPConnection("127.0.0.1", engine._port.number, timeout=30)
     connection.request("POST", "/tokenize", '{"content": "a"}', {"Content-Type": "application/json"})
     assert connection.getresponse().status == http.client.UNAUTHORIZED
     connection.close()

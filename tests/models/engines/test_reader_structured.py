@@ -105,6 +105,13 @@ def test_without_passages_the_message_itself_is_read(
     assert _told(reader, said, schema, None) == told
 
 
+def test_a_message_that_tells_something_goes_before_the_passages(reader: Engine) -> None:
+    schema = _object(name={"type": "string"}, age={"type": "integer"})
+    assert _told(reader, "John Smith is 34 years old.", schema) == {"name": "John Smith", "age": 34}
+    shop = _object(price={"type": "number", "description": "What is the price of the Falcon X2?"})
+    assert _told(reader, "I want to know about the Falcon.", shop) == {"price": 2400}
+
+
 def test_a_long_message_is_read_to_its_end(reader: Engine) -> None:
     filler = "Nothing of note happened on that day, and nobody wrote anything about it. " * 60
     mechanic = {"type": "string", "description": "Who does the repairs?"}

@@ -101,6 +101,42 @@ def test_the_function_that_fits_is_called_with_what_was_said(said: str, call: di
     assert _arguments(_outcome(reader, said)) == call
 
 
+OTHERS = [
+    _function("get_weather", "Get the weather for a city.", "city", city={"type": "string"}),
+    _function("search_web", "Search the web for information.", "query", query={"type": "string"}),
+    _function(
+        "send_email", "Send an email to a recipient.", "to subject body",
+        to=_text("Recipient email address"), subject={"type": "string"}, body={"type": "string"},
+    ),
+    _function("get_delivery_date", "Get the delivery date of an order.", "order_id", order_id=_text("The order's ID")),
+    _function("read_file", "Read the contents of a file.", "path", path=_text("Path of the file")),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("said", "call"),
+    [
+        ("What is the weather in San Francisco, CA?", {"": "get_weather", "city": "San Francisco, CA"}),
+        ("Search the web for news about electric cars", {"": "search_web", "query": "news about electric cars"}),
+        (
+            "Send an email to bob@example.com with subject Lunch and body See you at noon",
+            {"": "send_email", "to": "bob@example.com", "subject": "Lunch", "body": "See you at noon"},
+        ),
+        (
+            "Send an email to bob@example.com saying hi, with the subject Greetings",
+            {"": "send_email", "to": "bob@example.com", "subject": "Greetings", "body": "hi"},
+        ),
+        ("What's the delivery date of order 4821?", {"": "get_delivery_date", "order_id": "4821"}),
+        ("When is order #12 delivered? The order ID is order_12", {"": "get_delivery_date", "order_id": "order_12"}),
+        ("Read the file /etc/hostname", {"": "read_file", "path": "/etc/hostname"}),
+    ],
+)
+def test_a_value_is_taken_whole_by_what_stands_before_it(said: str, call: dict[str, Any], reader: Engine) -> None:
+    outcome = _outcome(reader, said, tools=OTHERS)
+    assert isinstance(outcome, Call), outcome
+    assert {"": outcome.name, **msgspec.json.decode(outcome.arguments)} == call
+
+
 @pytest.mark.parametrize(
     "said", ["Who won the world cup in 1974?", "When are roses pruned?", "Write a poem about the sea"]
 )

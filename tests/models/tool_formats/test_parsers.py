@@ -26,6 +26,7 @@ CALLS: list[tuple[ToolFormat, str, str, list[tuple[str, str]]]] = [
     ),
     (HERMES, '<tool_call>\n{"arguments": {}, "name": "time"}\n</tool_call>', "", [TIME]),
     (HERMES, '<tool_call>{"name": "time", "arguments": {}}', "", [TIME]),
+    (HERMES, '<tool_call>\n{"name": "time", "arguments": {}}\n</tool_c', "", [TIME]),
     (MISTRAL, '[TOOL_CALLS] [{"name": "time", "arguments": {}}]', "", [TIME]),
     (
         MISTRAL,

@@ -1,31 +1,30 @@
 """The llama.cpp engine, by the xllamacpp package: any GGUF file, several answers at once. Workers only.
 
 llama.cpp's own server does the batching; completions are called in process, one thread for each that runs. It opens an
-HTTP port besides, which nothing can close: it listens on 127.0.0.1 alone and asks for a key made up at load. Only
-tokenising goes through it, since the package offers no call for that.
+HTTP port besides, which nothing can close: it listens on 127.0.0.1 alone and asks for a key made up at load. What the
+package offers no call for goes through it: tokenising, and the completions of a model that sees.
 """
 
-import http.client
-import importlib
-import json
 import queue
-import secrets
 import threading
 from collections import deque
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
+
+import msgspec
 
 from config.model import LocalModel
 from server.errors import (
     ContextLengthExceeded,
+    HearthError,
     InvalidValue,
     RequestError,
     ServiceError,
     UnsupportedParameter,
 )
-from server.models import native
+from server.models import native, projector
 from server.models.abilities import ABILITIES, STRUCTURED, infilling
 from server.models.engine import (
     Admitted,
@@ -44,8 +43,11 @@ from server.models.engine import (
     is_last,
 )
 from server.models.engines.compiling import deep_threads
+from server.models.engines.llamacpp.eye import TEMPLATE, Eye, Seen, announce
 from server.models.engines.llamacpp.file import Metadata
 from server.models.engines.llamacpp.log import listening
+from server.models.engines.llamacpp.package import device, imported
+from server.models.engines.llamacpp.port import Port, Stream
 from server.models.engines.llamacpp.wire import Answer, completion, held
 
 _LONGEST_CONTEXT = 8192
@@ -70,13 +72,28 @@ _KINDS["q8"] = ("GGML_TYPE_Q8_0", 34 / 32)
 
 @dataclass(eq=False)
 class _Running:
-    """`reserved` are the tokens its prompt and longest answer take of those all conversations share."""
+    """`reserved` are the tokens its prompt and longest answer take of those all conversations share.
+
+    `body` is the completion without `prompt`; `stream` is its way to llama.cpp's port, where it goes through that.
+    """
 
     key: int
-    body: bytes
+    body: dict[str, Any]
+    prompt: list[int] | Seen
     answer: Answer
     reserved: int
+    stream: Stream | None
     cancelled: bool = False
+
+    def cancel(self) -> None:
+        self.cancelled = True
+        if self.stream is not None:
+            self.stream.hang_up()
+
+    def encoded(self) -> bytes:
+        """Raises InvalidValue where its pictures are too large together."""
+        prompt = self.prompt.encoded() if isinstance(self.prompt, Seen) else self.prompt
+        return msgspec.json.encode({"prompt": prompt, **self.body})
 
 
 class LlamaCppEngine:
@@ -86,9 +103,11 @@ class LlamaCppEngine:
     off every answer when that memory is used up.
     """
 
-    def __init__(self, spec: LocalModel, files: Path, cache: Path) -> None:
+    def __init__(self, spec: LocalModel, files: Path, cache: Path, sight: Path | None = None) -> None:
+        """`sight` is the file of the projector, for a model that sees."""
         self._spec = spec
         self._files = files
+        self._sight = sight
         self._engines = native.home(cache.parent)
         self._running: dict[int, _Running] = {}
         self._waiting: deque[_Running] = deque()
@@ -99,6 +118,8 @@ class LlamaCppEngine:
         self._free = 0
         self._idle = 0
         self._server: Any = None
+        self._port = Port()
+        self._eye: Eye | None = None
 
     # ---- loading ----------------------------------------------------------------------------------------------------
 
@@ -110,19 +131,23 @@ class LlamaCppEngine:
             raise ValueError(f"{file}: the engine llamacpp takes no precision; leave it out, or use engine: openvino")
         progress(f"reading {file.name}")
         self._metadata = Metadata.read(file)
+        if self._sight is not None:
+            projector.check(file, self._sight)
+            announce()
         trained = self._metadata.context or _LONGEST_CONTEXT
         self._context = min(spec.context or _LONGEST_CONTEXT, trained)
         shared = max(self._context, spec.cache_tokens or _SHARED_CONTEXTS * self._context)
-        llama, self._structured = _package(self._engines)
+        llama, self._structured = imported(self._engines)
         progress(f"loading {file.name}")
-        self._api_key = secrets.token_urlsafe(32)
         with listening() as words, deep_threads():
             try:
                 self._server = llama.Server(self._params(llama, shared))
             except RuntimeError as error:
                 why = words.complaint() or f"its architecture is {self._metadata.architecture}"
                 raise ValueError(f"{file}: llama.cpp {llama.__version__} could not load it: {why}") from error
-        self._port = urlsplit(self._server.listening_address).port
+        self._port.open(self._server.listening_address)
+        if self._sight is not None:
+            self._eye = self._opened_eye()
         self._free, self._idle = shared, spec.parallel
         for number in range(spec.parallel):
             thread = threading.Thread(target=self._serve, name=f"answer-{number}", daemon=True)
@@ -133,8 +158,8 @@ class LlamaCppEngine:
             description="A language model in GGUF format, computed by llama.cpp.",
             context=self._context,
             honours=infilling(self._abilities(), self._metadata.infill),
-            device=_device(llama),
-            weights_bytes=file.stat().st_size,
+            device=device(llama),
+            weights_bytes=file.stat().st_size + (0 if self._sight is None else self._sight.stat().st_size),
             cache_bytes=int(shared * self._metadata.cached_values * _KINDS[spec.cache][1]),
             rendered=True,
             family=self._metadata.architecture,
@@ -145,7 +170,18 @@ class LlamaCppEngine:
         )
 
     def _abilities(self) -> frozenset[str]:
-        return ABILITIES["llamacpp"] if self._structured else ABILITIES["llamacpp"] - STRUCTURED
+        able = ABILITIES["llamacpp"] if self._structured else ABILITIES["llamacpp"] - STRUCTURED
+        return able if self._sight is None else able | {"images"}
+
+    def _opened_eye(self) -> Eye:
+        begun = self.tokenize(Tokenize("")).ids
+        bare = partial(Tokenize, add_special=False)
+        return Eye(
+            self._port.asked,
+            lambda text: self.tokenize(bare(text)).ids,
+            self._metadata.special.get("bos_token", "") if begun else "",
+            len(begun),
+        )
 
     def _params(self, llama: Any, shared: int) -> Any:
         params = llama.CommonParams()
@@ -162,8 +198,12 @@ class LlamaCppEngine:
         # It would shrink the context to what it believes the memory holds.
         params.fit_params = False
         params.hostnames, params.port = ["127.0.0.1"], 0
-        params.api_keys = [self._api_key]
+        params.api_keys = [self._port.key]
         params.n_threads_http = 2
+        if self._sight is not None:
+            params.mmproj.path = str(self._sight)
+            params.chat_template = TEMPLATE
+            params.n_threads_http += self._spec.parallel  # each answer keeps one
         params.ui = False
         params.endpoint_slots = False
         if self._spec.threads is not None:
@@ -181,24 +221,27 @@ class LlamaCppEngine:
         self._refuse_ids(request)
         if request.grammar is not None and not self._structured:
             raise UnsupportedParameter(native.WITHOUT_GRAMMARS, param=request.grammar.param)
-        prompt = self._tokens(request.prompt)
-        if len(prompt) >= self._context:
-            raise ContextLengthExceeded.of(self._context, len(prompt))
+        prompt = self._read(request)
+        tokens = _length(prompt)
+        if tokens >= self._context:
+            raise ContextLengthExceeded.of(self._context, tokens)
         check_tokens(request.sampling.logit_bias, len(self._metadata.tokens), "logit_bias")
-        room = self._context - len(prompt)
+        room = self._context - tokens
         if request.max_tokens is not None:
             room = min(room, request.max_tokens)
         check = None if request.grammar is None else held(request.grammar)
-        body = completion(request, prompt, room, self._context)
-        answer = Answer(self._metadata.tokens, request.sampling.top_logprobs, check)
-        running = _Running(key, body, answer, len(prompt) + room)
+        body = completion(request, room, self._context)
+        # Beside a projector, OpenAI's route takes texts alone, and no pictures with them.
+        stream = None if self._eye is None else self._port.stream()
+        answer = Answer(self._metadata.tokens, request.sampling.top_logprobs, check, own=stream is not None)
+        running = _Running(key, body, prompt, answer, tokens + room, stream)
         self._running[key] = running
         if room > 0:
             self._waiting.append(running)
             self._start()
         else:  # llama.cpp takes 0 for 1
             self._arrived.put((running, Delta(finish_reason="length")))
-        return Admitted(len(prompt))
+        return Admitted(tokens)
 
     @staticmethod
     def _refuse_ids(request: Generate) -> None:
@@ -224,6 +267,15 @@ class LlamaCppEngine:
             else:
                 return
 
+    def _read(self, request: Generate) -> list[int] | Seen:
+        if not request.images:
+            return self._tokens(request.prompt)
+        if self._eye is None:
+            raise UnsupportedParameter("This model sees no pictures.", param=request.images[0].param)
+        if not isinstance(request.prompt, str):
+            raise RequestError("Pictures stand in conversations, not in token ids.", param="prompt")
+        return self._eye.read(request.prompt, request.images)
+
     def _tokens(self, prompt: str | list[int] | None) -> list[int]:
         if prompt is None:
             raise RequestError("This model needs a chat template, and has none.", param="messages")
@@ -237,7 +289,7 @@ class LlamaCppEngine:
         return ids
 
     def count(self, request: Generate) -> int:
-        return len(self._tokens(request.prompt))
+        return _length(self._read(request))
 
     def tokenize(self, request: Tokenize) -> Tokens:
         begun = self._metadata.special.get("bos_token", "")
@@ -248,31 +300,15 @@ class LlamaCppEngine:
             "parse_special": request.parse_special,
             "with_pieces": request.pieces,
         }
-        said = self._asked("/tokenize", body)["tokens"]
+        said = self._port.asked("/tokenize", body)["tokens"]
         if request.pieces:
             return Tokens([each["id"] for each in said], [_bytes(each["piece"]) for each in said])
         return Tokens(said)
 
     def detokenize(self, request: Detokenize) -> Spelled:
         check_tokens(request.tokens, len(self._metadata.tokens), "tokens")
-        text: str = self._asked("/detokenize", {"tokens": request.tokens})["content"]
+        text: str = self._port.asked("/detokenize", {"tokens": request.tokens})["content"]
         return Spelled(text.removeprefix(" ") if self._metadata.prefixed else text)
-
-    def _asked(self, path: str, body: dict[str, Any]) -> Any:
-        """What llama.cpp's own server answers."""
-        headers = {"Authorization": f"Bearer {self._api_key}", "Content-Type": "application/json"}
-        connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=60)
-        try:
-            connection.request("POST", path, json.dumps(body), headers)
-            answer = connection.getresponse()
-            said = json.loads(answer.read())
-        except (OSError, http.client.HTTPException, ValueError) as error:
-            raise ServiceError(f"llama.cpp did not tokenise the prompt: {error}") from error
-        finally:
-            connection.close()
-        if answer.status != http.client.OK:
-            raise InvalidValue("The prompt is not valid text.", param="messages")
-        return said
 
     def step(self) -> list[tuple[int, Event]]:
         """What arrived since; waits a moment where nothing did, as the computing is done by other threads."""
@@ -298,7 +334,7 @@ class LlamaCppEngine:
     def cancel(self, key: int) -> None:
         running = self._running.pop(key, None)
         if running is not None:
-            running.cancelled = True
+            running.cancel()
 
     @property
     def busy(self) -> bool:
@@ -306,7 +342,7 @@ class LlamaCppEngine:
 
     def close(self) -> None:
         for running in self._running.values():
-            running.cancelled = True
+            running.cancel()
         self._running.clear()
         self._waiting.clear()
         for _ in self._threads:
@@ -344,35 +380,24 @@ class LlamaCppEngine:
 
         why = "it ended without saying why"
         try:
-            server.handle_completions(running.body, heard)
+            body = running.encoded()
+            if running.stream is not None:
+                running.stream.run("/completion", body, heard)
+            else:
+                server.handle_completions(body, heard)
+        except HearthError as error:
+            ended = True
+            self._arrived.put((running, Failed.of(error)))
         except Exception as error:  # noqa: BLE001  # whatever native code throws is this request's fault alone
             why = str(error)
         if not ended and not running.cancelled:
             self._arrived.put((running, Failed(ServiceError.code, f"llama.cpp broke off the answer: {why}")))
 
 
+def _length(prompt: list[int] | Seen) -> int:
+    return prompt.tokens if isinstance(prompt, Seen) else len(prompt)
+
+
 def _bytes(piece: str | list[int]) -> bytes:
     """A token's bytes: llama.cpp says them as text where they are some."""
     return piece.encode() if isinstance(piece, str) else bytes(piece)
-
-
-def _package(engines: Path) -> tuple[Any, bool]:
-    """xllamacpp, by choice the one built on this machine, and whether its llama.cpp follows grammars."""
-    built = native.found(engines)
-    if built is not None:
-        native.prefer(built)
-    try:
-        package = importlib.import_module("xllamacpp")
-    except ImportError as error:
-        raise RuntimeError(
-            f"the engine llamacpp cannot load the package xllamacpp ({error}); run: pip install xllamacpp, "
-            "and on Debian: apt-get install libgomp1"
-        ) from error
-    return package, built is None or built.grammars
-
-
-def _device(llama: Any) -> str:
-    """The first device that is not the processor, such as Metal or CUDA0, as llama.cpp names it; else cpu."""
-    kinds = llama.ggml_backend_dev_type
-    graphics = (kinds.GGML_BACKEND_DEVICE_TYPE_GPU, kinds.GGML_BACKEND_DEVICE_TYPE_IGPU)
-    return next((str(each["name"]) for each in llama.get_device_info() if each["type"] in graphics), "cpu")

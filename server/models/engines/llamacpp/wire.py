@@ -24,15 +24,15 @@ _IMPOSSIBLE = -9999.0
 # ---- the request ----------------------------------------------------------------------------------------------------
 
 
-def completion(request: Generate, prompt: list[int], room: int, context: int) -> bytes:
-    """The body of a streamed completion of at most `room` tokens. Raises a RequestError for a grammar it cannot hold.
+def completion(request: Generate, room: int, context: int) -> dict[str, Any]:
+    """The body of a streamed completion of at most `room` tokens, without its prompt. Raises a RequestError for a
+    grammar it cannot hold.
 
     The samplers stand in the order of `Sampling`. Every value is said, so that llama.cpp's own defaults never count.
     Penalties look at the whole prompt and answer, `context` tokens; llama.cpp has one window for all three.
     """
     sampling = request.sampling
     body: dict[str, Any] = {
-        "prompt": prompt,
         "stream": True,
         "timings_per_token": True,  # counts the tokens, of which several may make one character
         "return_progress": True,  # a chunk for each batch of the prompt, so that a cancelled one ends there
@@ -56,7 +56,7 @@ def completion(request: Generate, prompt: list[int], room: int, context: int) ->
         body["seed"] = sampling.seed % (2**32 - 1)  # the one seed left out is llama.cpp's word for a random one
     if request.grammar is not None:
         body["grammar"] = _constraint(request.grammar)
-    return msgspec.json.encode(body)
+    return body
 
 
 def _constraint(grammar: Grammar) -> str:
@@ -147,7 +147,27 @@ class _Chunk(msgspec.Struct):
     error: _Error | None = None
 
 
+class _Event(msgspec.Struct):
+    """A chunk of llama.cpp's own route /completion."""
+
+    content: str = ""
+    stop: bool = False
+    stop_type: str = ""
+    completion_probabilities: list[_Probability] = []
+    timings: _Timings = msgspec.field(default_factory=_Timings)
+    error: _Error | None = None
+
+    def chunk(self) -> _Chunk:
+        """The same as OpenAI's route would say it."""
+        if self.error is not None:
+            return _Chunk(error=self.error)
+        reason = None if not self.stop else "length" if self.stop_type == "limit" else "stop"
+        choice = _Choice(self.content, reason, _Probabilities(self.completion_probabilities))
+        return _Chunk([choice], self.timings)
+
+
 _decoder = msgspec.json.Decoder(_Chunk)
+_events = msgspec.json.Decoder(_Event)
 
 
 @dataclass
@@ -162,13 +182,15 @@ class Answer:
     tokens: list[str]
     top: int | None
     check: LLMatcher | None = None
+    own: bool = False
+    """Whether the chunks come of llama.cpp's own route."""
     _counted: int = 0
     _held: Delta | None = field(default=None)
     _begun: bool = False
 
     def read(self, chunk: bytes) -> list[Event]:
         """Raises msgspec.DecodeError where the chunk is none."""
-        said = _decoder.decode(chunk)
+        said = _events.decode(chunk).chunk() if self.own else _decoder.decode(chunk)
         if said.error is not None:
             code = "invalid_request" if said.error.code == 400 else "service_error"
             return [Failed(code, f"llama.cpp refused: {said.error.message}")]

@@ -202,7 +202,11 @@ class ReaderEngine:
                 return Telling.of(outcome.text, limit)
         if schema is not None and not structured.is_free(schema):
             texts = [passage.text for passage in about.passages]
-            told = yield from structured.answered(schema, about.question, texts, self.reads, date.today())
+            told: str | structured.Refused = structured.Refused("")
+            if not about.given and structured.states(about.question):
+                told = yield from structured.answered(schema, about.question, (), self.reads, date.today())
+            if not isinstance(told, str):
+                told = yield from structured.answered(schema, about.question, texts, self.reads, date.today())
             telling = Telling.of(told if isinstance(told, str) else told.text, limit)
             telling.refusal = not isinstance(told, str)
             return telling

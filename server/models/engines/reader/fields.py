@@ -26,6 +26,8 @@ _ADDRESSES = {
     "host": re.compile(r"\bhost ?(?:name)?\b|\bdomain\b|\bfqdn\b", re.IGNORECASE),
     "phone": re.compile(r"\bphone(?: number)?\b|\btelephone\b|\bmobile number\b", re.IGNORECASE),
 }
+_EMAIL_ADDRESS = re.compile(r"\be[ -]?mail address\b", re.IGNORECASE)
+"""In a description, of a field with another name such as "to"."""
 _FORMATS = {
     "email": "email",
     "idn-email": "email",
@@ -190,6 +192,8 @@ def _of_string(name: str, schema: Schema) -> str:
     for kind, pattern in _ADDRESSES.items():
         if pattern.search(named):
             return kind
+    if _EMAIL_ADDRESS.search(described):
+        return "email"
     if _DATE.search(named) or "YYYY" in described:
         return "date"
     if _TIME.search(named) and not re.search(r"\btime ?zone\b", named):

@@ -15,7 +15,19 @@ from numpy.typing import NDArray
 from server.models.engines.reader import values
 from server.models.engines.reader.fields import Field, leaves, spaced
 from server.models.engines.reader.nearness import words
-from server.models.engines.reader.phrases import Message, cleaned, directed, items, payload, quoted
+from server.models.engines.reader.phrases import (
+    Message,
+    cleaned,
+    directed,
+    identified,
+    items,
+    labelled,
+    located,
+    payload,
+    query,
+    quoted,
+    searched,
+)
 from server.models.engines.reader.spans import Span
 from server.models.engines.reader.values import Found
 from server.models.question import names
@@ -241,7 +253,7 @@ def _spoken(flat: Sequence[Field], message: Message, got: dict[int, Any], reads:
     asked = [each for each in flat if each.kind == "string" or (each.kind in ("date", "time") and not each.iso)]
     asked = [each for each in asked if id(each) not in got]
     lists = [each for each in flat if id(each) not in got and each.kind == "array" and _of_texts(each)]
-    for rule in (quoted, directed, payload):
+    for rule in (quoted, located, identified, directed, labelled, searched, payload):
         for each in asked:
             if id(each) not in got and (found := rule(each, message)) is not None:
                 _put(each, found, found.value, message, got)
@@ -271,15 +283,30 @@ def _read(asked: Sequence[Field], message: Message, got: dict[int, Any], reads: 
         else:
             _put(each, value, value.value, message, got)
     _only_name(asked, message, got)
+    for each in asked:
+        if each.required and id(each) not in got and (whole := query(each, message)) is not None:
+            _put(each, whole, whole.value, message, got)
 
 
 def _only_name(asked: Sequence[Field], message: Message, got: dict[int, Any]) -> None:
     """The one name that is left to the one required text that nothing was found for."""
     needed = [each for each in asked if each.required and id(each) not in got and each.kind == "string"]
-    found = [Found(start, end, message.text[start:end]) for start, end in names(message.text)]
+    found = [Found(start, end, message.text[start:end]) for start, end in _with_states(message.text)]
     free = [value for one in message.left(found) if (value := message.peeled(one)) is not None]
     if len(needed) == len(free) == 1:
         _put(needed[0], free[0], free[0].value, message, got)
+
+
+def _with_states(text: str) -> list[tuple[int, int]]:
+    """Names, each with the two letters of a state behind it: San Francisco, CA."""
+    joined: list[tuple[int, int]] = []
+    for start, end in names(text):
+        state = re.fullmatch(r"[A-Z]{2}", text[start:end])
+        if state and joined and re.fullmatch(r",\s*", text[joined[-1][1] : start]):
+            joined[-1] = (joined[-1][0], end)
+        else:
+            joined.append((start, end))
+    return joined
 
 
 # ---- lists ----------------------------------------------------------------------------------------------------------

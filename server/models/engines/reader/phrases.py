@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from server.models.engines.reader import values
-from server.models.engines.reader.fields import Field
+from server.models.engines.reader.fields import Field, spaced
 from server.models.engines.reader.nearness import words
 from server.models.engines.reader.spans import Span
 from server.models.engines.reader.values import Found
@@ -30,6 +30,19 @@ _TO_DO = re.compile(
     r"\b(?:remind(?:er)?|remember|task|to-?do|note)\b(?:\s\w+){0,2}?\s(?:to|about|that|for)\s+(?P<said>.+?)\s*$",
     re.IGNORECASE | re.DOTALL,
 )
+_SEARCHED = frozenset(["query", "q", "question", "search", "keywords"])
+"""What is looked for: all that follows, or the whole message, which is a query by itself."""
+_SEARCHING = re.compile(
+    r"\b(?:search|look|looking|find|google|browse|query|research|check)\b(?:\s+[\w'’-]+){0,5}?\s+"
+    r"(?:for|about|on|up)\s+(?P<said>.+?)\s*$",
+    re.IGNORECASE | re.DOTALL,
+)
+_PLACED = frozenset(["path", "file", "filename", "filepath", "directory", "folder"])
+_PLACE = re.compile(
+    r"(?<![\w/.~])(?:(?:~|\.{1,2})?/[\w./-]*\w/?|\w[\w-]*(?:/[\w.-]*\w)+|\w[\w-]*(?:\.\w+)*\.[a-z]\w{0,4})(?!\w)"
+)
+"""A path of files: /etc/hosts, src/main.py, notes.txt."""
+_NUMBERED = frozenset(["id", "number", "code", "no", "reference"])
 _FROM = frozenset(["from", "origin", "source", "start", "departure", "sender", "pickup"])
 _TO = frozenset(["to", "destination", "target", "recipient", "arrival", "end", "dropoff"])
 _UNTIL = r"(?=\s+(?:from|to|into|on|at|for|by|in|with|until|when|saying|that|about|tomorrow|today|next)\b|[,.;?!:]|$)"
@@ -107,6 +120,13 @@ class Message:
             start, end = left.start, left.end
         return Found(start, end, self.text[start:end])
 
+    def unlabelled(self, start: int, end: int) -> int:
+        """Where `start`:`end` ends without the name of a field behind it, which tells of what follows."""
+        last = re.search(r"(?:^|\s)\S+$", self.text[start:end])
+        if last is None or not (stems := set(words(last[0]))) or not stems <= self.named:
+            return end
+        return start + len(_TRAILING.sub("", self.text[start : start + last.start()]))
+
     def _names(self, word: str, at: int, own: frozenset[str]) -> bool:
         """Whether a word only names what is done; one with a capital inside a sentence is a part of a name."""
         stems = words(word)
@@ -147,6 +167,67 @@ def directed(each: Field, message: Message) -> Found | None:
     return None
 
 
+def located(each: Field, message: Message) -> Found | None:
+    """A path, for a field that is called one."""
+    if not set(spaced(each.name).split()) & _PLACED:
+        return None
+    return next(iter(message.left(Found(at.start(), at.end(), at[0]) for at in _PLACE.finditer(message.text))), None)
+
+
+def identified(each: Field, message: Message) -> Found | None:
+    """What has digits and stands behind the field's own words: order 4821, order ID A-17, for an order_id."""
+    of, *rest = spaced(each.name).split()
+    if not rest or not set(rest) & _NUMBERED:
+        return None
+    kinds = "|".join(_NUMBERED)
+    ways = (
+        rf"\b{re.escape(of)}\W{{1,2}}(?:{kinds})\W{{1,3}}(?:is\s+)?(?P<said>[\w-]*\d[\w-]*)",
+        rf"\b{re.escape(of)}\W{{1,3}}(?P<said>[\w-]*\d[\w-]*)",
+    )
+    for way in ways:
+        for at in re.finditer(way, message.text, re.IGNORECASE):
+            if message.free(at.start("said"), at.end("said")):
+                return Found(at.start("said"), at.end("said"), at["said"])
+    return None
+
+
+def labelled(each: Field, message: Message) -> Found | None:
+    """What stands behind the field's name, up to another field's or the end: with subject Lunch and body See you."""
+    name = re.escape(spaced(each.name))
+    pattern = (
+        rf"\b(?:with|and|the|a)\s+{name}(?:\s+(?:of|is)\b|\s*[:=])?\s+(?P<said>[^\s,;].*?)\s*(?P<end>$|[,;]|\band\b)"
+    )
+    if (at := re.search(pattern, message.text, re.IGNORECASE | re.DOTALL)) is None:
+        return None
+    end = at.end("said")
+    for more in re.finditer(r"[,;]\s*(?:and\s+)?|\band\s+", message.text[end:]):
+        following = message.text[end + more.end() :].split(maxsplit=2)
+        if any(set(words(word)) & message.named for word in following[:2]):
+            end += more.start()
+            break
+    else:
+        end = len(message.text)
+    found = trimmed(message.text, at.start("said"), end, whole=True)
+    return found if found is not None and message.free(found.start, found.end) else None
+
+
+def searched(each: Field, message: Message) -> Found | None:
+    """All that is to be looked for, where the message says that something is."""
+    if not set(spaced(each.name).split()) & _SEARCHED or (at := _SEARCHING.search(message.text)) is None:
+        return None
+    found = trimmed(message.text, at.start("said"), at.end("said"), whole=True)
+    if found is None or not message.free(found.start, found.end):
+        return None
+    return message.peeled(found) or found
+
+
+def query(each: Field, message: Message) -> Found | None:
+    """The whole message, for a field that asks for no more than what is asked."""
+    if not set(spaced(each.name).split()) & _SEARCHED or message.taken:
+        return None
+    return trimmed(message.text, 0, len(message.text), whole=True)
+
+
 def payload(each: Field, message: Message) -> Found | None:
     """All that is to be said or done, for a field that is called a text or a task; a moment at its end is not of it."""
     if not set(re.findall(r"[a-z]+", each.name.lower())) & _SAID:
@@ -157,8 +238,7 @@ def payload(each: Field, message: Message) -> Found | None:
             start, end = match.start("said"), match.end("said")
             for first, last in sorted(message.taken, reverse=True):
                 if start < first and last >= end - 1:
-                    end = first
-                    end = start + len(_TRAILING.sub("", message.text[start:end]))
+                    end = message.unlabelled(start, start + len(_TRAILING.sub("", message.text[start:first])))
             found = trimmed(message.text, start, end, whole=True)
             if found is not None and message.free(found.start, found.end):
                 return found

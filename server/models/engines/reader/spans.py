@@ -21,7 +21,7 @@ WEIGHTS = Path(__file__).parent / "weights" / "reader.safetensors"
 
 LONGEST_QUESTION = 40
 LONGEST_ANSWER = 30
-WINDOW, STRIDE = 300, 200
+WINDOW, STRIDE = 150, 100
 """Tokens of a passage that are read at once, and how far the next window is from the one before."""
 _CANDIDATES = 3
 _APART = 1e4

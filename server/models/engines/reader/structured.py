@@ -1,5 +1,6 @@
 """Answers that conform to a JSON Schema: each property's description is a question to the texts at hand."""
 
+import re
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import replace
 from datetime import date
@@ -32,6 +33,18 @@ class Quoted(NamedTuple):
 
 class Refused(NamedTuple):
     text: str
+
+
+_ASKS = re.compile(
+    r"\?\s*$|^\W*(?:please\s+)?(?:who|what|when|where|which|why|how|whose|tell|explain|describe|list|give|show|name|"
+    r"summari[sz]e|find|answer|say|define|compare|return|write)\b",
+    re.IGNORECASE,
+)
+
+
+def states(message: str) -> bool:
+    """Whether it tells something instead of asking for it: then the form is to be filled from its own words first."""
+    return _ASKS.search(message) is None
 
 
 def schema_of(grammar: Grammar) -> Schema:
