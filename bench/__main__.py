@@ -104,7 +104,12 @@ def tools(turns: int) -> None:
 
 @main.command()
 @click.option("--megabytes", default=2048, show_default=True, help="How much weights there are.")
-@click.option("--kills", default=0, show_default=True, help="Runs to kill at random moments; each is looked through.")
+@click.option(
+    "--kills",
+    default=3,
+    show_default=True,
+    help="Backups and restores to kill at random moments.",
+)
 def backup(megabytes: int, kills: int) -> None:
     """Backups beside SHA-256 alone, a second run, memory, and what kills leave behind."""
     from bench.backup import bench
@@ -115,11 +120,14 @@ def backup(megabytes: int, kills: int) -> None:
 @main.command()
 @click.option("--documents", default=1500, show_default=True, help="How many documents of four chunks each.")
 @click.option("--queries", default=40, show_default=True, help="How many queries of each kind.")
-def tiering(documents: int, queries: int) -> None:
-    """Searches of local and of cold storage, requests to a bucket for each, and how fast documents move."""
+@click.option(
+    "--kills", default=3, show_default=True, help="Moves of documents and of weights to kill at random moments."
+)
+def tiering(documents: int, queries: int, kills: int) -> None:
+    """Searches of local and of cold storage, requests to a bucket for each, how fast documents move, and kills."""
     from bench.tiering import bench
 
-    sys.exit(bench(documents, queries))
+    sys.exit(bench(documents, queries, kills))
 
 
 if __name__ == "__main__":

@@ -11,24 +11,20 @@ from rich.console import Console
 
 from config import Recipe, RecipeError, load
 from config.server import ServerSpec
+from server import recipe_option
 
 _out = Console(highlight=False, soft_wrap=True)
 _err = Console(stderr=True, highlight=False, soft_wrap=True)
 
-_recipe = click.argument("recipe", type=click.Path(path_type=Path), default=Path("recipes/starter.yaml"))
-_recipe_option = click.option(
-    "--recipe", "-r", type=click.Path(path_type=Path), default=Path("recipes/starter.yaml"), show_default=True
-)
 
-
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=recipe_option.Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="hearth")
 def main() -> None:
     """Hearth: a local AI server from one YAML recipe."""
 
 
 @main.command()
-@_recipe
+@recipe_option.argument
 @click.option("--listen", help="HOST:PORT instead of the recipe's.")
 @click.option("--verbose", "-v", is_flag=True, help="Log every request and every line of the workers.")
 def serve(recipe: Path, listen: str | None, verbose: bool) -> None:
@@ -40,7 +36,7 @@ def serve(recipe: Path, listen: str | None, verbose: bool) -> None:
 
 
 @main.command()
-@_recipe
+@recipe_option.argument
 def check(recipe: Path) -> None:
     """Check RECIPE: every fault at once, each model's engine and memory; exit code 1 when something cannot be."""
     from server.checking import check as inspect
@@ -49,7 +45,7 @@ def check(recipe: Path) -> None:
 
 
 @main.command()
-@_recipe
+@recipe_option.argument
 def show(recipe: Path) -> None:
     """Print RECIPE as it is understood: defaults filled in, environment applied, secrets as ***."""
     import yaml
@@ -59,7 +55,7 @@ def show(recipe: Path) -> None:
 
 @main.command()
 @click.argument("question")
-@_recipe_option
+@recipe_option.option
 @click.option("--model", "-m", help="A model id; the recipe's first assistant or chat model unless said.")
 @click.option("--key", envvar="HEARTH_KEY", help="An API key, where the server asks for one.")
 def ask(question: str, recipe: Path, model: str | None, key: str | None) -> None:
@@ -71,7 +67,7 @@ def ask(question: str, recipe: Path, model: str | None, key: str | None) -> None
 
 @main.command()
 @click.argument("path", type=click.Path(path_type=Path, exists=True))
-@_recipe_option
+@recipe_option.option
 @click.option("--collection", "-c", help="Which collection takes the documents; needed when there are several.")
 @click.option("--lines", is_flag=True, help="PATH is JSON Lines, and each line is a document with an id of its own.")
 def ingest(path: Path, recipe: Path, collection: str | None, lines: bool) -> None:
@@ -83,7 +79,7 @@ def ingest(path: Path, recipe: Path, collection: str | None, lines: bool) -> Non
 
 @main.command()
 @click.argument("collection", required=False)
-@_recipe_option
+@recipe_option.option
 @click.option("--refused", "what", flag_value="refused", help="List the files that were not taken in, and why.")
 @click.option("--dead", "what", flag_value="dead_letters", help="List the messages that were refused, and why.")
 @click.option("--json", "as_json", is_flag=True, help="Print what /v1/knowledge answers.")
@@ -98,7 +94,7 @@ def knowledge(collection: str | None, recipe: Path, what: str | None, as_json: b
 @main.command()
 @click.argument("collection")
 @click.argument("query")
-@_recipe_option
+@recipe_option.option
 @click.option("-k", type=click.IntRange(1, 100), help="How many chunks; the collection's search.k unless said.")
 @click.option("--mode", type=click.Choice(["hybrid", "vector", "text"]), help="How to search; as the recipe says.")
 @click.option("--json", "as_json", is_flag=True, help="Print what /v1/retrieve answers, explained.")
@@ -113,7 +109,7 @@ def search(
 
 
 @main.command("mcp")
-@_recipe_option
+@recipe_option.option
 @click.option("--key", envvar="HEARTH_KEY", help="An API key, where the server asks for one.")
 def offer(recipe: Path, key: str | None) -> None:
     """Speak MCP on standard input and output: search, add documents and call the tools of RECIPE."""
@@ -127,7 +123,9 @@ def offer(recipe: Path, key: str | None) -> None:
 @click.option("--model", "-m", help="Only the weights of this model of the recipe.")
 @click.option("--verify", is_flag=True, help="Fetch nothing; read what is on disk and take every sum again.")
 @click.option("--update", is_flag=True, help="Ask the hub whether a branch or tag has moved since it was fetched.")
-def pull(what: tuple[str, ...], model: str | None, verify: bool, update: bool) -> None:
+@recipe_option.aside
+@click.pass_context
+def pull(context: click.Context, /, what: tuple[str, ...], model: str | None, verify: bool, update: bool) -> None:
     """Fetch the weights RECIPE has on the Hugging Face hub, or the sources given; asks nothing."""
     from server.models.hub import Access
     from server.pulling import pull as put
@@ -136,12 +134,12 @@ def pull(what: tuple[str, ...], model: str | None, verify: bool, update: bool) -
     recipes = [each for each in what if not each.startswith("hf:")]
     if len(recipes) > 1:
         raise click.UsageError(f"one recipe, not {len(recipes)}: {', '.join(recipes)}")
-    recipe = _loaded(Path(recipes[0]) if recipes else Path("recipes/starter.yaml"))
+    recipe = _loaded(recipe_option.given(context, Path(recipes[0]) if recipes else None))
     sys.exit(put(recipe, sources, model, _out, _err, Access.of(os.environ), verify=verify, update=update))
 
 
 @main.command()
-@_recipe
+@recipe_option.argument
 def models(recipe: Path) -> None:
     """List the models of RECIPE: what is on disk, and what the running server has loaded."""
     from server.pulling import show as put
@@ -151,14 +149,15 @@ def models(recipe: Path) -> None:
 
 @main.command()
 @click.argument("model")
-@_recipe_option
+@recipe_option.option
 @click.option("--to", type=click.Choice(["gguf", "gptq", "exl2", "exl3"]), default="gguf", show_default=True)
 @click.option("--bits", type=click.FloatRange(min=1, max=8.5), default=4.0, show_default=True, help="Bits a weight.")
 @click.option("--type", "kind", help="A type of GGUF by its name, such as q4_k, instead of --bits.")
 @click.option("--out", type=click.Path(path_type=Path), help="The folder to write; one beside the model unless said.")
 @click.option("--eval", "evaluate", is_flag=True, help="Measure what was lost, and write it on the model's card.")
 @click.option("--data", type=click.Path(path_type=Path), help="A text, or .jsonl with prompt and answer, for --eval.")
-@click.option("--calibration", type=click.Path(path_type=Path), help="A text the rounding is fitted to, for gptq.")
+@click.option("--calibration", type=click.Path(path_type=Path), help="A text the rounding is fitted to: gguf, gptq.")
+@click.option("--plain", is_flag=True, help="Round each weight for itself: gguf. Quicker, and loses more.")
 @click.option(
     "--act-order/--no-act-order", default=True, show_default=True, help="Round what matters most first: gptq."
 )
@@ -172,7 +171,7 @@ def quantize(model: str, recipe: Path, **asked: Any) -> None:
 
 @main.command("eval")
 @click.argument("model", default="reader")
-@_recipe_option
+@recipe_option.option
 @click.option("--data", type=click.Path(path_type=Path), required=True, help="JSON Lines: passages with questions.")
 @click.option("--most", type=click.IntRange(min=1), help="Ask only the first so many questions.")
 def evaluate(model: str, recipe: Path, data: Path, most: int | None) -> None:
@@ -183,7 +182,7 @@ def evaluate(model: str, recipe: Path, data: Path, most: int | None) -> None:
 
 
 @main.group(invoke_without_command=True)
-@_recipe_option
+@recipe_option.option
 @click.option("--json", "as_json", is_flag=True, help="Print everything, JSON Schemas included.")
 @click.pass_context
 def tools(context: click.Context, recipe: Path, as_json: bool) -> None:
@@ -208,7 +207,7 @@ def call_tool(recipe: Recipe, /, name: str, arguments: str, key: str | None) -> 
 
 
 @main.group(invoke_without_command=True)
-@_recipe_option
+@recipe_option.option
 @click.pass_context
 def engines(context: click.Context, recipe: Path) -> None:
     """List the engines of this machine and their state."""
@@ -252,7 +251,7 @@ def build(data: Path, engine: str, without_grammars: bool, gpus: tuple[str, ...]
 
 
 @main.group()
-@_recipe_option
+@recipe_option.option
 @click.pass_context
 def keys(context: click.Context, recipe: Path) -> None:
     """Make, list and remove API keys; a running server follows within a second."""
@@ -294,7 +293,7 @@ def remove_key(recipe: Recipe, name: str) -> None:
 
 
 @main.group(invoke_without_command=True)
-@_recipe_option
+@recipe_option.option
 @click.option("--key", envvar="HEARTH_KEY", help="An API key with the scope admin, where the server asks for one.")
 @click.pass_context
 def policies(context: click.Context, recipe: Path, key: str | None) -> None:
@@ -317,7 +316,7 @@ def run_policy(obj: tuple[Path, str | None], name: str) -> None:
 
 
 @main.group()
-@_recipe_option
+@recipe_option.option
 @click.pass_context
 def backup(context: click.Context, recipe: Path) -> None:
     """What the policy `backup` has kept: list it, verify it; `hearth restore` puts it back."""
@@ -353,7 +352,7 @@ def backup_key() -> None:
 
 
 @main.command()
-@_recipe_option
+@recipe_option.option
 @click.option("--from", "place", metavar="PLACE", help="A folder or s3://BUCKET/PREFIX: needs no recipe.")
 @click.option("--manifest", type=click.Path(path_type=Path, exists=True, dir_okay=False), help="A snapshot's file.")
 @click.option("--gateway", metavar="URL", help="With --manifest, a gateway of IPFS that gives what it lists.")

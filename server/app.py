@@ -90,10 +90,11 @@ def create_app(recipe: Recipe) -> Observed:
         seed = f"{socket.gethostname()}:{recipe.server.data}"
         async with (
             Runtime.build(recipe) as runtime,
-            kept(recipe, runtime.state, runtime.tiers, seed) as keeper,
+            kept(recipe, runtime.state, runtime.tiers, runtime.models, seed) as keeper,
             reload.watching(runtime),
         ):
             app.state["policies"] = keeper
+            runtime.telemetry.watch_policies(keeper.gauge)
             app.state["runtime"] = runtime
             yield
             del app.state["runtime"]

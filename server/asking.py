@@ -10,6 +10,7 @@ from rich.console import Console
 
 from config import Recipe
 from server import chat
+from server.answered import fault
 from server.chat import Asked
 from server.errors import HearthError
 from server.models.engine import Message
@@ -47,8 +48,9 @@ def _from_server(recipe: Recipe, question: str, model: str, key: str | None) -> 
     body = {"model": model, "messages": [{"role": "user", "content": question}], "stream": True}
     headers = {"authorization": f"Bearer {key}"} if key else {}
     with httpx.stream("POST", url, json=body, headers=headers, timeout=_LOAD_SECONDS, trust_env=False) as reply:
-        if reply.status_code != 200:
-            raise HearthError(json.loads(reply.read())["error"]["message"])
+        if reply.status_code != 200 or not reply.headers.get("content-type", "").startswith("text/event-stream"):
+            reply.read()
+            raise fault(reply)
         for line in reply.iter_lines():
             if line.startswith("data: ") and line != "data: [DONE]":
                 yield _text(json.loads(line.removeprefix("data: ")))

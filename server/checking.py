@@ -10,6 +10,7 @@ from rich.table import Table
 from config import Recipe
 from config.model import LocalModel
 from server.knowledge.forecast import Change, forecast
+from server.models.cold_weights import is_away, local_sources
 from server.models.fit import Plan, broken, gpu_room, overfull, plans, room, size
 from server.models.identity import identity
 from server.models.kept import found as files_of
@@ -50,6 +51,8 @@ def _changes(recipe: Recipe) -> list[Change]:
     identities = {}
     for name in {spec.embed for spec in recipe.knowledge.values()}:
         model = recipe.models[name]
+        if isinstance(model, LocalModel) and any(is_away(each.path) for each in local_sources(model)):
+            continue  # what its vectors are like is known when it is back
         if isinstance(model, LocalModel) and (files := files_of(model.source, recipe.server.data)) is not None:
             identities[name] = identity(files)
     return forecast(recipe.knowledge, identities, recipe.server.data / "knowledge")
@@ -73,6 +76,8 @@ def _print(found: list[Plan], out: Console) -> None:
 def _engine(plan: Plan) -> str:
     if plan.absent and isinstance(plan.spec, LocalModel) and plan.spec.source.is_made:
         return "Hearth makes it at the first start"
+    if plan.cold:
+        return f"{plan.cold}; the next request brings it back"
     if plan.absent:
         return "not on this machine yet; `hearth pull` fetches it"
     return str(plan.choice) if plan.choice is not None else "no engine"

@@ -14,6 +14,7 @@ from rich.text import Text
 
 from config import Recipe
 from config.fault import nearest
+from server.answered import told
 from server.api.knowledge.dead_letters import shown_letter
 from server.api.knowledge.overview import shown, shown_refused
 from server.api.knowledge.wire import (
@@ -60,7 +61,7 @@ def knowledge(
         except httpx.ConnectError:
             err.print(f"No server is running; this is what lies in {recipe.server.data}.", markup=False)
             found = asyncio.run(_own(recipe, names, what))
-    except (httpx.HTTPError, HearthError, msgspec.MsgspecError) as error:
+    except (httpx.HTTPError, HearthError) as error:
         err.print(str(error), markup=False)
         return 1
     if as_json:
@@ -100,10 +101,7 @@ def _pages(client: httpx.Client, name: str, what: str, kind: type[Any], order: s
 
 
 def _told(client: httpx.Client, path: str, kind: type[T], **query: str) -> T:
-    reply = client.get(path, params=query)
-    if reply.status_code != 200:
-        raise HearthError(msgspec.json.decode(reply.content)["error"]["message"])
-    return msgspec.json.decode(reply.content, type=kind)
+    return told(client.get(path, params=query), kind)
 
 
 # ---- from the data folder ------------------------------------------------------------------------------------------

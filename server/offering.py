@@ -5,11 +5,13 @@ import logging
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from typing import Literal
 
 import httpx
 import msgspec
 
 from config import Recipe
+from server.answered import fault
 from server.api.mcp.dialogue import Dialogue
 from server.api.mcp.wire import INTERNAL_ERROR, Id, RpcFailure, RpcFault
 from server.runtime import Runtime
@@ -81,11 +83,11 @@ class _Carried:
             return self._failed(line, f"The server cannot be reached: {error or type(error).__name__}.")
         if session := reply.headers.get("mcp-session-id"):
             self._session = {"mcp-session-id": session}
-        if reply.status_code == httpx.codes.OK:
+        if reply.status_code == httpx.codes.OK and _speaks(reply.content):
             return reply.content
-        if reply.is_success:
+        if reply.is_success and not reply.content:
             return None
-        return self._failed(line, _message(reply))
+        return self._failed(line, str(fault(reply)))
 
     def _failed(self, line: bytes, why: str) -> bytes | None:
         """A fault for whoever waits for an answer to `line`."""
@@ -100,9 +102,13 @@ class _Carried:
         return msgspec.json.encode(RpcFailure(asked, RpcFault(INTERNAL_ERROR, why)))
 
 
-def _message(reply: httpx.Response) -> str:
-    """What the server said is wrong."""
+class _Line(msgspec.Struct):
+    jsonrpc: Literal["2.0"]
+
+
+def _speaks(answer: bytes) -> bool:
+    """Whether it is of the protocol: another program may be listening there, and its words are not for the client."""
     try:
-        return str(reply.json()["error"]["message"])
-    except (ValueError, KeyError, TypeError):
-        return f"The server answered with the status {reply.status_code}."
+        return bool(msgspec.json.decode(answer, type=_Line | list[_Line]))
+    except msgspec.MsgspecError:
+        return False

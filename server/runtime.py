@@ -2,6 +2,7 @@
 
 import asyncio
 import difflib
+import os
 import time
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -29,6 +30,7 @@ from server.knowledge import (
     reranked,
 )
 from server.knowledge.tiering import query_cache_of, tell_of_lost, tiers_of
+from server.models.cold_weights import Cold
 from server.models.engine import Card
 from server.models.fallback import Switch
 from server.models.model import Model
@@ -122,7 +124,7 @@ class Runtime:
         self.vector_stores = vector_stores
         self.tiers = tiers or {}
         self.cache = cache
-        self.tools = Toolbox(recipe.tools, self._hits)
+        self.tools = Toolbox(recipe.tools, self._hits, telemetry.tool)
         self.started = time.time()
         self.fingerprint = f"fp_{recipe.digest[:12]}"
         self._targets = _targets(recipe, models)
@@ -334,7 +336,10 @@ def model_of(name: str, recipe: Recipe, telemetry: Telemetry) -> Served:
     queue = spec.queue or recipe.server.limits.queue
     if isinstance(spec, RemoteSpec):
         return RemoteModel(name, spec, queue=queue, telemetry=telemetry)
-    return Model(name, spec, queue=queue, data=recipe.server.data, telemetry=telemetry)
+    tiering = recipe.policies.tiering
+    place = None if tiering is None or tiering.models is None else tiering.models.cold
+    cold = Cold.of(place, os.environ)
+    return Model(name, spec, queue=queue, data=recipe.server.data, telemetry=telemetry, cold=cold)
 
 
 def _shelves(

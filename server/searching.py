@@ -10,8 +10,9 @@ from rich.table import Table
 from rich.text import Text
 
 from config import Recipe
+from server.answered import told
 from server.api.retrieve import retrieved
-from server.api.wire_retrieve import RetrieveRequest
+from server.api.wire_retrieve import RetrievalPage, RetrieveRequest
 from server.errors import HearthError
 from server.runtime import Runtime
 
@@ -47,7 +48,7 @@ def search(
         except httpx.ConnectError:
             err.print("No server is running; loading the recipe for this search.")
             page = asyncio.run(_own(recipe, collection, body))
-    except (httpx.HTTPError, HearthError, msgspec.MsgspecError) as error:
+    except (httpx.HTTPError, HearthError) as error:
         err.print(str(error), markup=False)
         return 1
     if as_json:
@@ -61,10 +62,7 @@ def _from_server(recipe: Recipe, body: dict[str, Any], key: str | None) -> Any:
     headers = {"authorization": f"Bearer {key}"} if key else {}
     url = f"{recipe.server.listen.url}/v1/retrieve"
     reply = httpx.post(url, json=body, headers=headers, timeout=_LOAD_SECONDS, trust_env=False)
-    told = msgspec.json.decode(reply.content)
-    if reply.status_code != 200:
-        raise HearthError(told["error"]["message"])
-    return told
+    return msgspec.to_builtins(told(reply, RetrievalPage))
 
 
 async def _own(recipe: Recipe, collection: str, body: dict[str, Any]) -> Any:

@@ -18,7 +18,9 @@ from rich.text import Text
 
 from config import Recipe
 from config.tool import McpTool, McpUrl, PythonTool, RetrieveTool, ToolSpec
-from server.errors import HearthError, ToolUnavailable
+from server.answered import told
+from server.api.wire_retrieve import RetrievalPage
+from server.errors import ToolUnavailable
 from server.knowledge import Hit
 from server.runtime import Runtime
 from server.tools.mcp_entry import missing
@@ -122,11 +124,18 @@ def _signature(tool: Mapping[str, Any]) -> str:
 def _parameters(properties: Mapping[str, Any], required: set[str]) -> Iterator[str]:
     for name, schema in properties.items():
         described = schema if isinstance(schema, Mapping) else {}
-        kind = described.get("type")
-        shown = f"{name}: {kind}" if isinstance(kind, str) else str(name)
+        kind = _kind(described)
+        shown = f"{name}: {kind}" if kind else str(name)
         if name not in required:
             shown += f" = {msgspec.json.encode(described['default']).decode()}" if "default" in described else " = ..."
         yield shown
+
+
+def _kind(schema: Mapping[str, Any]) -> str:
+    """The types of a parameter, such as string | null; empty where its schema does not say."""
+    told = schema.get("type", [each.get("type") for each in schema.get("anyOf", ()) if isinstance(each, Mapping)])
+    kinds = [told] if isinstance(told, str) else told
+    return " | ".join(kinds) if all(isinstance(each, str) for each in kinds) else ""
 
 
 def _summary(tool: Mapping[str, Any]) -> str:
@@ -194,15 +203,14 @@ async def _searched(recipe: Recipe, entry: str, spec: RetrieveTool, arguments: s
         asked = {"query": query, "collections": [collection], "k": k}
         async with httpx.AsyncClient(trust_env=False, timeout=_SEARCH_SECONDS) as client:
             reply = await client.post(f"{recipe.server.listen.url}/v1/retrieve", json=asked, headers=headers)
-        told = msgspec.json.decode(reply.content)
-        if reply.status_code != 200:
-            raise HearthError(told["error"]["message"])
-        return [_hit(each) for each in told["data"]]
+        return [_hit(each) for each in msgspec.to_builtins(told(reply, RetrievalPage).data)]
 
     try:
         return await Toolbox({entry: spec}, ask).call(entry, arguments)
     except httpx.ConnectError:
         pass
+    except httpx.HTTPError as error:
+        return Result(f"{recipe.server.listen.url} gave no answer: {error or type(error).__name__}.", error=True)
     only = recipe.model_copy(update={"tools": {entry: spec}})
     async with Runtime.build(only) as runtime:
         for name in spec.retrieve:

@@ -12,7 +12,7 @@ ROOT = Path(__file__).parent.parent
 FLOORS = [
     {"config"},
     {"server.errors", "server.telemetry"},
-    {"server.state", "server.worker"},
+    {"server.state", "server.worker", "server.place"},
     {"server.models", "server.files"},
     {"server.knowledge"},
     {"server.tools", "server.vector_stores"},
@@ -36,6 +36,8 @@ FLOORS = [
             "server.quantizing",
             "server.evaluating",
             "server.knowing",
+            "server.recipe_option",
+            "server.answered",
             "server.__main__",
         ),
     },
@@ -114,7 +116,7 @@ def test_the_gateway_starts_without_heavy_libraries() -> None:
         "langchain_core",
         "mcp",
         "docstring_parser",
-        "mcp",
+        "PIL",
     ]
     code = f"import sys, server.app; print([name for name in {heavy!r} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)

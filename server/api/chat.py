@@ -30,16 +30,13 @@ from server.api.wire import (
     ChunkChoice,
     ChunkDelta,
     FoundPassage,
-    FunctionCall,
     Logprobs,
-    ServerToolCall,
-    ServerToolDelta,
     TokenLogprob,
     TopLogprob,
     UrlAnnotation,
     Usage,
 )
-from server.chat import Cited, Part, Started, ToolBegun, ToolDone, ToolRun
+from server.chat import Cited, Part, Started
 from server.models import engine
 from server.runtime import Runtime
 
@@ -146,19 +143,8 @@ def _message(said: list[Part], older: bool) -> AnswerMessage:
         message.function_call = calls[0].function
     elif calls:
         message.tool_calls = calls
-    if done := sorted(
-        (run for part in said for run in part.runs if isinstance(run, ToolDone)), key=lambda run: run.index
-    ):
-        message.server_tool_calls = [
-            ServerToolCall(run.id, FunctionCall(run.name, run.arguments), run.output, run.error) for run in done
-        ]
+    message.server_tool_calls = chat_calls.served(run for part in said for run in part.runs) or UNSET
     return message
-
-
-def _run(run: ToolRun) -> ServerToolDelta:
-    if isinstance(run, ToolBegun):
-        return ServerToolDelta(run.index, run.id, "function", FunctionCall(run.name, run.arguments))
-    return ServerToolDelta(run.index, output=run.output, is_error=run.error)
 
 
 def _logprobs(said: list[Part]) -> Logprobs | None:
@@ -263,7 +249,7 @@ class _Frames:
         if part.citations or part.annotations:
             delta.annotations = annotations(part)
         if part.runs:
-            delta.server_tool_calls = [_run(run) for run in part.runs]
+            delta.server_tool_calls = [chat_calls.served_delta(run) for run in part.runs]
         choices = []
         if delta != _NOTHING or part.logprobs or part.ids:
             choices.append(ChunkChoice(self._index, delta, logprobs=_logprobs([part]), token_ids=_ids([part])))

@@ -1,12 +1,12 @@
-"""Tool calls as the wire has them, each with an id of its own."""
+"""Tool calls as the wire has them: the client's, each with an id of its own, and those that the server has run."""
 
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 import pydantic_core
 
-from server.api.wire import FunctionCall, FunctionDelta, ToolCall, ToolCallDelta
-from server.chat import fresh_id
+from server.api.wire import FunctionCall, FunctionDelta, ServerToolCall, ServerToolDelta, ToolCall, ToolCallDelta
+from server.chat import ToolBegun, ToolDone, ToolRun, fresh_id
 from server.models.tool_formats import CallArguments, CallStart
 
 
@@ -43,3 +43,19 @@ def arguments(text: str) -> dict[str, Any]:
     except ValueError:
         return {}
     return found if isinstance(found, dict) else {}
+
+
+# ---- of the server --------------------------------------------------------------------------------------------------
+
+
+def served(runs: Iterable[ToolRun]) -> list[ServerToolCall]:
+    """All calls that the server has run for a finished answer, in the order in which they began."""
+    done = sorted((run for run in runs if isinstance(run, ToolDone)), key=lambda run: run.index)
+    return [ServerToolCall(run.id, FunctionCall(run.name, run.arguments), run.output, run.error) for run in done]
+
+
+def served_delta(run: ToolRun) -> ServerToolDelta:
+    """A call as it begins, or as it ends."""
+    if isinstance(run, ToolBegun):
+        return ServerToolDelta(run.index, run.id, "function", FunctionCall(run.name, run.arguments))
+    return ServerToolDelta(run.index, output=run.output, is_error=run.error)

@@ -12,7 +12,7 @@ from config.model import LocalModel
 from server.api.decode import decode, ignored
 from server.api.document import documented
 from server.api.reply import Reply, json
-from server.api.wire import Embedding, EmbeddingList, EmbeddingsRequest, EmbeddingUsage
+from server.api.wire_embeddings import Embedding, EmbeddingList, EmbeddingsRequest, EmbeddingUsage
 from server.errors import InvalidValue, UnsupportedParameter
 from server.models.engine import Card
 from server.models.model import Embeddings

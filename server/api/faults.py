@@ -16,7 +16,7 @@ from litestar.exceptions import (
 from litestar.types import Scope
 
 from server.api import unserved
-from server.api.messages.wire import ANTHROPIC, MessagesFault, MessagesFaultReply
+from server.api.messages.wire import ANTHROPIC, MessagesFault, MessagesFaultDetails, MessagesFaultReply
 from server.api.ollama.wire import OllamaFault
 from server.api.reply import Reply
 from server.api.request_state import id_of
@@ -32,6 +32,7 @@ from server.errors import (
     NotServed,
     RateLimitExceeded,
     RequestError,
+    UnsupportedParameter,
 )
 
 log = logging.getLogger(__name__)
@@ -56,7 +57,10 @@ def anthropic_body(error: HearthError, asked: str) -> bytes:
         limit, tokens = error.counts
         message = f"prompt is too long: {tokens} tokens > {limit} maximum"
     kind = _ANTHROPIC.get(error.status, "api_error" if error.type == "server_error" else error.type)
-    return msgspec.json.encode(MessagesFaultReply(MessagesFault(kind, message), asked or msgspec.UNSET))
+    fault = MessagesFault(kind, message)
+    if isinstance(error, UnsupportedParameter) and error.param == "thread":
+        fault.details = MessagesFaultDetails("thread_unsupported_request", [error.param])
+    return msgspec.json.encode(MessagesFaultReply(fault, asked or msgspec.UNSET))
 
 
 def ollama_body(error: HearthError) -> bytes:

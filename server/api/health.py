@@ -12,7 +12,7 @@ from server.api.auth import KeyRing
 from server.api.described import Described
 from server.api.document import documented
 from server.api.reply import Reply, json
-from server.api.wire import (
+from server.api.wire_health import (
     Alive,
     CollectionHealth,
     Health,

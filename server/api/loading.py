@@ -16,7 +16,8 @@ from server.api.document import documented
 from server.api.listing import asked
 from server.api.models import model_status
 from server.api.reply import Direct, Reply, json
-from server.api.wire import ModelStatus, Name
+from server.api.wire import Name
+from server.api.wire_models import ModelStatus
 from server.models.served import Served
 from server.runtime import Runtime
 

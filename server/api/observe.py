@@ -4,13 +4,12 @@ import asyncio
 import re
 import time
 from collections.abc import Callable
-from secrets import token_hex
 
 from litestar.enums import ScopeType
 from litestar.types import ASGIApp, Message, Receive, Scope, Send
 
 from server.api import faults
-from server.api.request_state import GIVEN_UP, REQUEST_ID
+from server.api.request_state import GIVEN_UP, REQUEST_ID, fresh_id
 from server.errors import Stopping
 from server.telemetry import Telemetry
 
@@ -71,7 +70,7 @@ def _request_id(headers: "object") -> bytes:
     for name, value in headers:  # type: ignore[attr-defined]  # ASGI's pairs of bytes
         if name == b"x-request-id" and _sound.fullmatch(value):
             return bytes(value)
-    return f"req_{token_hex(16)}".encode()
+    return fresh_id().encode()
 
 
 def _route(scope: Scope) -> str:

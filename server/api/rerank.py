@@ -12,7 +12,7 @@ from server.api.decode import decode, ignored
 from server.api.document import documented
 from server.api.models import chosen
 from server.api.reply import Reply, json
-from server.api.wire import EmbeddingUsage
+from server.api.wire_embeddings import EmbeddingUsage
 from server.api.wire_rerank import (
     RankedText,
     RerankDocument,

@@ -1,4 +1,4 @@
-"""The bodies of requests and answers as OpenAI's clients send and read them; types only, no behaviour.
+"""The bodies of chat requests and answers as OpenAI's clients have them, and of faults; types only, no behaviour.
 
 Requests keep unknown fields legal (clients send new ones every month); `decode` names them to the client. Unions hold
 at most one array type because msgspec allows no more: `str | list[Any]` fields are checked where they are read.
@@ -10,7 +10,6 @@ import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
 from server.knowledge import TierName
-from server.knowledge.report import Upkeep
 
 Probability = Annotated[float, Meta(ge=0, le=1)]
 Penalty = Annotated[float, Meta(ge=-2, le=2)]
@@ -371,124 +370,7 @@ class ChatChunk(msgspec.Struct):
     retrieval: list[FoundPassage] | UnsetType = UNSET
 
 
-# ---- embeddings -----------------------------------------------------------------------------------------------------
-
-
-class EmbeddingsRequest(msgspec.Struct):
-    """`input`: a text, texts, the token ids of one text, or of several."""
-
-    model: Name
-    input: Annotated[str, Meta(min_length=1)] | Annotated[list[Any], Meta(min_length=1, max_length=2048)]
-    encoding_format: Literal["float", "base64"] | None = None
-    dimensions: Positive | None = None
-    user: str | None = None
-
-
-class Embedding(msgspec.Struct):
-    """`embedding` is a list of numbers, or base64 of little-endian float32 when that was asked for."""
-
-    object: Literal["embedding"]
-    index: int
-    embedding: str | list[float]
-
-
-class EmbeddingUsage(msgspec.Struct):
-    prompt_tokens: int
-    total_tokens: int
-
-
-class EmbeddingList(msgspec.Struct):
-    object: Literal["list"]
-    data: list[Embedding]
-    model: str
-    usage: EmbeddingUsage
-
-
-# ---- models ---------------------------------------------------------------------------------------------------------
-
-
-class ModelStatus(msgspec.Struct, omit_defaults=True):
-    """In the words of llama.cpp's router. `progress` says what loading is at; `error` why it failed."""
-
-    value: Literal["loaded", "loading", "unloaded"]
-    failed: bool = False
-    error: str | None = None
-    progress: str | None = None
-
-
-class ModelCapabilities(msgspec.Struct):
-    """What the model can do, under the names Mistral's API has for the first three and for `vision`.
-
-    Those that only a loaded model tells are false until then.
-    """
-
-    completion_chat: bool
-    completion_fim: bool
-    function_calling: bool
-    structured_outputs: bool
-    reasoning: bool
-    logprobs: bool
-    vision: bool
-    audio: bool
-    embeddings: bool
-    rerank: bool
-
-
-class ModelArchitecture(msgspec.Struct):
-    """What goes in and comes out: text, image, audio; embeddings, scores."""
-
-    input_modalities: list[str]
-    output_modalities: list[str]
-
-
-class ModelMeta(msgspec.Struct):
-    """As llama.cpp has it: the context of one request in tokens, the bytes of the weights, the length of a vector."""
-
-    n_ctx: int
-    size: int
-    n_embd: int | None
-
-
-class ModelCard(msgspec.Struct):
-    """`context_length`, `max_model_len` and `max_context_length` are the longest request in tokens, prompt and answer
-    together; null until the model was loaded once, as is `meta`.
-
-    `engine_reason` says why this engine was chosen, where the recipe left that open. `dimensions` is the length of an
-    embedder's vectors.
-    """
-
-    id: str
-    object: Literal["model"]
-    created: int
-    owned_by: str
-    root: str
-    name: str
-    aliases: list[str]
-    task: str
-    engine: str
-    engine_reason: str | None
-    state: str
-    status: ModelStatus
-    description: str | None
-    context_length: int | None
-    max_model_len: int | None
-    max_context_length: int | None
-    dimensions: int | None
-    capabilities: ModelCapabilities
-    supported_parameters: list[str]
-    architecture: ModelArchitecture
-    meta: ModelMeta | None
-    knowledge: list[str]
-    parent: str | None = None
-    permission: list[Any] = []
-
-
-class ModelList(msgspec.Struct):
-    object: Literal["list"]
-    data: list[ModelCard]
-
-
-# ---- errors and state -----------------------------------------------------------------------------------------------
+# ---- errors ---------------------------------------------------------------------------------------------------------
 
 
 class ErrorBody(msgspec.Struct):
@@ -500,90 +382,3 @@ class ErrorBody(msgspec.Struct):
 
 class ErrorReply(msgspec.Struct):
     error: ErrorBody
-
-
-class Alive(msgspec.Struct):
-    status: Literal["ok"]
-
-
-class Version(msgspec.Struct):
-    version: str
-
-
-class Readiness(msgspec.Struct):
-    ready: bool
-    waiting: list[str]
-
-
-class ModelHealth(msgspec.Struct):
-    state: str
-    engine: str
-    error: str | None
-    progress: str | None
-    restarts: int
-    in_flight: int
-    queued: int
-    device: str | None
-    precision: str | None
-    attention: str | None
-    weights_bytes: int | None
-    cache_bytes: int | None
-
-
-class SourceHealth(msgspec.Struct):
-    """`state` is connecting, following or waiting. `messages` and `refused` count since the start."""
-
-    source: str
-    state: str
-    error: str | None
-    messages: int
-    refused: int
-    lag_seconds: float | None
-
-
-class CollectionHealth(msgspec.Struct):
-    """`sources` are those that are followed or watched while the server runs; `upkeep` is how the table is kept."""
-
-    state: str
-    error: str | None
-    documents: int
-    chunks: int
-    skipped: list[str]
-    sources: list[SourceHealth] = []
-    upkeep: Upkeep | None = None
-
-
-class ToolHealth(msgspec.Struct):
-    """One entry of the recipe's tools: `stopped` where it has not been used yet, and then its tools are not known."""
-
-    kind: Literal["python", "langchain", "mcp", "retrieve"]
-    state: str
-    error: str | None
-    tools: list[str]
-
-
-class PolicyHealth(msgspec.Struct):
-    """`next` is in seconds since 1970, null for a policy that runs only when it is asked to."""
-
-    state: Literal["waiting", "running", "failed"]
-    next: float | None
-    error: str | None
-
-
-class Health(msgspec.Struct):
-    status: Literal["ok", "degraded", "loading"]
-    version: str
-    recipe: str
-    uptime_seconds: float
-    models: dict[str, ModelHealth]
-    knowledge: dict[str, CollectionHealth]
-    tools: dict[str, ToolHealth] = {}
-    policies: dict[str, PolicyHealth] = {}
-
-
-class Welcome(msgspec.Struct):
-    name: Literal["hearth"]
-    version: str
-    base_url: str
-    models: list[str]
-    documentation: str

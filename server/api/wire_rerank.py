@@ -5,7 +5,8 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
-from server.api.wire import EmbeddingUsage, Name, Positive
+from server.api.wire import Name, Positive
+from server.api.wire_embeddings import EmbeddingUsage
 
 Many = Meta(min_length=1, max_length=2048)
 

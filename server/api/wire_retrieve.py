@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
-from server.api.wire import HybridWeights, Name, RankingOptions
+from server.api.wire import HybridWeights, Name, Positive, RankingOptions
 from server.knowledge import TierName
 
 Version = Annotated[int, Meta(ge=1, le=2**53)]
@@ -27,7 +27,7 @@ class RetrieveRequest(msgspec.Struct, forbid_unknown_fields=True):
     filters: dict[str, Any] | None = None
     ranking_options: RankingOptions | None = None
     group_by: Literal["file"] | None = None
-    max_tokens: Annotated[int, Meta(ge=1)] | None = None
+    max_tokens: Positive | None = None
     neighbours: Annotated[int, Meta(ge=0, le=8)] | None = None
     as_of: Version | dict[str, Version] | None = None
     tiers: Annotated[list[TierName], Meta(min_length=1)] | None = None

@@ -1,13 +1,13 @@
 """What is wrong with bytes that are no request, and the answer to them, which no application ever sees."""
 
 from collections.abc import Sequence
-from secrets import token_hex
 
 import httptools
 from httptools.parser.errors import HttpParserInvalidMethodError
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 
 from server.api import faults
+from server.api.request_state import fresh_id
 from server.errors import HearthError, InvalidHTTP
 
 _TLS_HANDSHAKE = 0x16
@@ -41,7 +41,7 @@ def answer(error: HearthError, default_headers: Sequence[tuple[bytes, bytes]]) -
         "content-type": "application/json",
         "content-length": str(len(body)),
         "connection": "close",
-        "x-request-id": f"req_{token_hex(16)}",
+        "x-request-id": fresh_id(),
         **faults.headers(error),
     }
     lines = [b"%s: %s\r\n" % pair for pair in default_headers]

@@ -32,6 +32,7 @@ _HTTP = ("http.request.method", "http.route", "http.response.status_code")
 _MODEL = ("gen_ai.request.model", "gen_ai.operation.name")
 _MODEL_FAULT = (*_MODEL, "error.type")
 _SEARCH = ("hearth.collection", "hearth.search.mode")
+_TOOL = ("gen_ai.tool.name", "outcome")
 _UPKEEP = {
     "documents": ("{document}", "Documents of a collection."),
     "chunks": ("{chunk}", "Chunks that a collection's documents are cut into."),
@@ -59,6 +60,13 @@ _SOURCE = {
     "last": ("s", "When the last message of a source was sent, or its files were last synced, since 1970."),
     "messages": ("{message}", "Messages that were taken in since the start."),
     "refused": ("{message}", "Messages that were refused since the start."),
+}
+_POLICY = {
+    "running": ("", "1 while a policy runs."),
+    "failing": ("", "1 where the last run of a policy failed, or was lost with the server."),
+    "last": ("s", "When the last run of a policy ended, since 1970."),
+    "next": ("s", "When a policy runs next, since 1970."),
+    "figure": ("", "What the last run of a policy reports, by the figure's name, with its unit in it."),
 }
 _PER_TOKEN = [0.0001, 0.0005, 0.001, 0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.2, 0.5, 1]
 
@@ -106,10 +114,15 @@ class Telemetry:
         self.per_token = Seconds("gen_ai.server.time_per_output_token", "Between tokens after the first.", _PER_TOKEN)
         self.search = Seconds("hearth.knowledge.search.duration", "One search over one collection.")
         self.lag = Seconds("hearth.knowledge.lag", "From when a message was sent until it is searchable.")
+        self._tool = Seconds("hearth.tool.duration", "One call of a tool by the server, waiting included.")
         for reader in readers:
-            reader.histograms = (self.http, self.request, self.first_token, self.per_token, self.search, self.lag)
+            reader.histograms = (
+                *(self.http, self.request, self.first_token, self.per_token),
+                *(self.search, self.lag, self._tool),
+            )
         self._tokens = _Count(meter, "gen_ai.client.token.usage", "{token}", "Tokens read and written.")
         self._fallbacks = _Count(meter, "hearth.fallback", "{request}", "Requests that went to another model.")
+        self._tool_calls = _Count(meter, "hearth.tool.calls", "{call}", "Calls of tools that the server ran.")
         self._cancelled = _Count(meter, "hearth.requests.cancelled", "{request}", "Requests the client left.")
 
     def tokens(self, model: str, *, read: int, written: int) -> None:
@@ -122,6 +135,11 @@ class Telemetry:
 
     def fallback(self, model: str, to: str, reason: str) -> None:
         self._fallbacks.add(1, ("from", model), ("to", to), ("reason", reason))
+
+    def tool(self, name: str, outcome: str, elapsed: float) -> None:
+        """One call of a tool that took `elapsed` seconds."""
+        self._tool_calls.add(1, (_TOOL[0], name), (_TOOL[1], outcome))
+        self._tool.record(elapsed, _TOOL, (name, outcome))
 
     def watch(self, gauges: Gauges) -> None:
         """Register what is read at scrape time. Called once."""
@@ -148,6 +166,13 @@ class Telemetry:
         for what, (unit, description) in _SOURCE.items():
             name = f"hearth.knowledge.source.{what.removesuffix('_seconds')}"
             self._meter.create_observable_gauge(name, [_observer(partial(gauges.source, what))], unit, description)
+
+    def watch_policies(self, read: Callable[[str], Iterable[Reading]]) -> None:
+        """Register what is read of policies at scrape time, one of `_POLICY` at a time. Called once."""
+        for what, (unit, description) in _POLICY.items():
+            self._meter.create_observable_gauge(
+                f"hearth.policy.{what}", [_observer(partial(read, what))], unit, description
+            )
 
     def span(self, name: str, attributes: dict[str, str | int]) -> AbstractContextManager[object]:
         """One server span; costs nothing where no exporter is declared."""

@@ -55,7 +55,7 @@ class CodeEntry:
         description = self.spec.description or self._ready.description
         if not description:
             lacking = "it says nowhere what it does; give it a docstring, or `description` in the recipe"
-            raise ToolUnavailable(f"tools.{self.name} cannot be told to a model: {lacking}")
+            raise ToolUnavailable(f"tools.{self.name} cannot be told to a model: {lacking}{self._ready.place}")
         return [Tool(self.name, description, self._ready.parameters, self.name, self.spec.kind, self.run)]
 
     def state(self) -> EntryState:

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from server.tools.plugin import Described, found, result, told
+from server.tools.plugin import Described, NotATool, defined, found, result, told
 from server.tools.result import Result, cut
 from server.worker import Item
 
@@ -28,10 +28,11 @@ class CodeConfig(msgspec.Struct, frozen=True):
 
 
 class CodeReady(msgspec.Struct, frozen=True):
-    """What models are told of the tool."""
+    """What models are told of the tool, and in which file and line it is."""
 
     description: str
     parameters: dict[str, Any]
+    place: str
 
 
 class CodeService:
@@ -47,8 +48,14 @@ class CodeService:
         # Last, so that a file of the folder hides nothing that is installed.
         sys.path.append(told_so.folder)
         self._output = told_so.output
-        self._tool = _described(told_so)
-        return msgspec.json.encode(CodeReady(self._tool.description, self._tool.parameters))
+        thing = found(told_so.reference)
+        try:
+            self._tool = _described(thing, told_so)
+        except NotATool as error:
+            if error.placed:
+                raise
+            raise NotATool(str(error), defined(thing)) from error
+        return msgspec.json.encode(CodeReady(self._tool.description, self._tool.parameters, defined(thing)))
 
     def submit(self, call: int, body: bytes) -> list[Item]:
         self._waiting.append((call, body))
@@ -84,14 +91,14 @@ async def _awaited(value: Any) -> Any:
     return await value
 
 
-def _described(config: CodeConfig) -> Described:
-    if config.kind == "python":
-        from server.tools.function import described
-    else:
+def _described(thing: object, config: CodeConfig) -> Described:
+    if config.kind == "langchain":
         from server.tools import langchain
 
-        return langchain.described(found(config.reference), config.arguments)
-    return described(found(config.reference))
+        return langchain.described(thing, config.arguments)
+    from server.tools import function
+
+    return function.described(thing)
 
 
 def limit_memory(most: int) -> None:

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError,
 from pydantic.errors import PydanticUserError
 from pydantic.json_schema import GenerateJsonSchema
 
-from server.tools.plugin import Described, NotATool, place, told
+from server.tools.plugin import Described, NotATool, told
 
 
 class BadArguments(Exception):
@@ -75,7 +75,7 @@ def _model(
     try:
         hints = typing.get_type_hints(inspect.unwrap(holder), include_extras=True)
     except Exception as error:  # evaluates what the author wrote as text
-        raise NotATool(f"{_name(function)}: its type hints cannot be read: {told(error)}{place(error)}") from error
+        raise NotATool(f"{_name(function)}: its type hints cannot be read: {told(error)}") from error
     fields: dict[str, Any] = {}
     for number, (name, parameter) in enumerate(parameters.items()):
         hint = hints.get(name, parameter.annotation)

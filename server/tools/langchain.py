@@ -23,9 +23,8 @@ def _made(kind: type, arguments: Mapping[str, Any]) -> object:
     try:
         return kind(**arguments)
     except Exception as error:  # foreign code, which may raise anything
-        raise NotATool(
-            f"{kind.__name__} cannot be made with the arguments given: {told(error)}{place(error)}"
-        ) from error
+        why = f"{kind.__name__} cannot be made with the arguments given: {told(error)}"
+        raise NotATool(why, place(error)) from error
 
 
 def _schema(tool: object) -> dict[str, Any]:
@@ -34,7 +33,7 @@ def _schema(tool: object) -> dict[str, Any]:
         try:
             declared = getattr(tool, name, None)
         except Exception as error:  # a property that reads the author's signature
-            raise NotATool(f"{type(tool).__name__}.{name} cannot be derived: {told(error)}{place(error)}") from error
+            raise NotATool(f"{type(tool).__name__}.{name} cannot be derived: {told(error)}", place(error)) from error
         if declared is not None:
             return _plain(tool, declared)
     raise NotATool(f"{type(tool).__name__} has not the interface of a LangChain tool: no args_schema")

@@ -195,7 +195,7 @@ def called(entry: str, tool: str, taken: Collection[str] = ()) -> str:
     if len(whole) <= _LONGEST_NAME and whole not in taken:
         return whole
     mark = hashlib.sha256(tool.encode()).hexdigest()[:8]
-    return f"{whole[: _LONGEST_NAME - 9]}_{mark}"
+    return f"{whole[: _LONGEST_NAME - 9]}_{mark}"  # the entry's name stays whole: LONGEST_SERVER
 
 
 def _same(known: Tool | None, tool: Tool) -> bool:

@@ -3,6 +3,7 @@
 import difflib
 import importlib
 import importlib.metadata
+import inspect
 import sys
 import traceback
 from collections.abc import Callable, Mapping
@@ -19,7 +20,11 @@ GROUP = "hearth.tools"
 
 
 class NotATool(ValueError):
-    """This code cannot be a tool; the text says why, and where."""
+    """This code cannot be a tool; the text says why, and where if `placed`."""
+
+    def __init__(self, why: str, place: str = "") -> None:
+        super().__init__(why + place)
+        self.placed = bool(place)
 
 
 @dataclass(frozen=True)
@@ -71,7 +76,7 @@ def _imported(name: str) -> ModuleType:
 
 
 def _failed(what: str, error: BaseException) -> NotATool:
-    return NotATool(f"{what} failed: {told(error)}{place(error)}")
+    return NotATool(f"{what} failed: {told(error)}", place(error))
 
 
 def told(error: BaseException) -> str:
@@ -87,6 +92,15 @@ def place(error: BaseException) -> str:
     ours = [frame for frame in frames if not frame.filename.startswith("<") and frame.filename not in _OWN]
     own = [frame for frame in ours if "importlib" not in frame.filename]
     return f" ({own[-1].filename}:{own[-1].lineno})" if own else ""
+
+
+def defined(thing: object) -> str:
+    """Where the code of `thing` begins, as `place` has it."""
+    code: Any = thing if inspect.isroutine(thing) or isinstance(thing, type) else type(thing)
+    try:
+        return f" ({inspect.getsourcefile(code)}:{inspect.getsourcelines(code)[1]})"
+    except (OSError, TypeError):  # made at run time, or in C
+        return ""
 
 
 _OWN = {__file__}

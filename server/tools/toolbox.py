@@ -3,9 +3,10 @@
 import asyncio
 import difflib
 import logging
-from collections.abc import Collection, Iterable, Mapping
+import time
+from collections.abc import Callable, Collection, Iterable, Mapping
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 from config.tool import LangchainTool, McpTool, PythonTool, RetrieveTool, ToolSpec
 from server.errors import ToolUnavailable
@@ -19,12 +20,23 @@ from server.tools.tool import EntryState, Tool
 
 log = logging.getLogger(__name__)
 
+Outcome = Literal["ok", "error", "unfit", "unavailable", "cancelled"]
+"""`error` is what the tool said or its end, `unfit` are arguments that its schema refuses or a name that no tool has,
+`unavailable` a tool that does not start, `cancelled` a caller that has left."""
+
+Measured = Callable[[str, Outcome, float], None]
+"""A call that ended: the tool's name, how it did, and how many seconds it took."""
+
+_NO_TOOL = "unknown"
+"""Stands for a name that no tool has: models may think of any number of those."""
+
 
 class Toolbox:
     """An async context manager: entering starts what is worth starting early, leaving ends all processes."""
 
-    def __init__(self, specs: Mapping[str, ToolSpec], search: Search) -> None:
+    def __init__(self, specs: Mapping[str, ToolSpec], search: Search, measured: Measured | None = None) -> None:
         self._search = search
+        self._measured = measured
         self._specs = dict(specs)
         self._entries = {name: self._made(name, spec) for name, spec in specs.items()}
         self._fitting: dict[str, Fitting] = {}
@@ -91,11 +103,22 @@ class Toolbox:
         for the model to read. Cancelling the call ends it in the tool too.
         """
         allowed = {name: entry for name, entry in self._entries.items() if among is None or name in among}
+        began = time.perf_counter()
+        entry = name.partition("__")[0]
+        outcome: Outcome = "cancelled"
+        told = entry if entry in allowed else _NO_TOOL
         try:
             tool = await self._find(name, allowed)
-            return await tool.run(_checked(self._fitting[tool.name], arguments))
+            told = tool.name
+            result = await tool.run(_checked(self._fitting[tool.name], arguments))
+            outcome = "error" if result.error else "ok"
         except (ToolUnavailable, Unfit) as error:
-            return Result(str(error), error=True)
+            outcome = "unavailable" if isinstance(error, ToolUnavailable) else "unfit"
+            result = Result(str(error), error=True)
+        finally:
+            if self._measured is not None:
+                self._measured(told, outcome, time.perf_counter() - began)
+        return result
 
     async def _find(self, name: str, entries: Mapping[str, Entry]) -> Tool:
         """Raises Unfit where no entry has it, ToolUnavailable where its entry does not start."""

@@ -87,6 +87,13 @@ def test_check_names_what_cannot_be_a_tool(recipe: Path) -> None:
     broken, bare, nameless, git = done.stderr.strip().splitlines()
     assert broken.startswith(f"{recipe}: tools.broken cannot be loaded: importing broken failed: ModuleNotFoundError")
     assert broken.endswith(f"({recipe.parent}/broken.py:3)")
-    assert bare == f"{recipe}: tools.bare cannot be loaded: bare: no type hint at a"
+    line = _line(recipe.parent / "plain.py", "def bare(")
+    assert bare == f"{recipe}: tools.bare cannot be loaded: bare: no type hint at a ({recipe.parent}/plain.py:{line})"
     assert nameless.startswith(f"{recipe}: tools.nameless cannot be loaded: Nameless has not the interface")
+    assert nameless.endswith(f"({recipe.parent}/chained.py:{_line(recipe.parent / 'chained.py', 'class Nameless')})")
     assert git == f"{recipe}: tools.git.mcp: the program no-such-program is not installed"
+
+
+def _line(file: Path, begins: str) -> int:
+    """The number of the line that begins so."""
+    return [line.startswith(begins) for line in file.read_text(encoding="utf-8").splitlines()].index(True) + 1

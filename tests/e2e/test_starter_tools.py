@@ -131,3 +131,20 @@ def test_a_follow_up_is_searched_for_with_what_it_is_about(sdk: openai.OpenAI) -
     ]
     told = sdk.chat.completions.create(model="starter", messages=said).choices[0].message.content or ""
     assert "listen on another port for one run" in told
+
+
+def test_a_statement_fills_a_form_though_there_are_documents(sdk: openai.OpenAI) -> None:
+    said = [{"role": "user", "content": "John Smith is 34 years old and lives in Berlin."}]
+    told = sdk.chat.completions.parse(model="starter", messages=said, response_format=Person).choices[0].message
+    assert told.parsed == Person(name="John Smith", age=34, city="Berlin")
+
+
+def test_a_prompt_is_a_question_to_the_documents(sdk: openai.OpenAI) -> None:
+    told = sdk.completions.create(model="starter", prompt="How do I change the port?", max_tokens=200).choices[0]
+    assert "server.listen" in told.text and told.finish_reason == "stop"
+
+
+def test_what_a_model_without_probabilities_cannot_include_is_named(sdk: openai.OpenAI) -> None:
+    with pytest.raises(openai.BadRequestError) as refused:
+        sdk.responses.create(model="starter", input="Hi", include=["message.output_text.logprobs"])
+    assert refused.value.param == "include"

@@ -1,12 +1,13 @@
 """All tools of a recipe together: found by name, arguments held against schemas, kept over a reload, searched."""
 
+import asyncio
 from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
 from config import load
-from config.tool import RetrieveTool
+from config.tool import McpTool, RetrieveTool
 from server.errors import KnowledgeUnavailable
 from server.knowledge import Hit
 from server.tools.arguments import Fitting
@@ -106,6 +107,41 @@ async def test_a_search_tool_tells_numbered_passages_of_all_its_collections() ->
         assert await box.call("look", {"query": "nothing"}) == Result("Nothing was found.", False, {"results": []})
         assert await box.call("look", {"query": "closed"}) == Result("The collection is not open yet.", error=True)
         assert (await box.call("look", {})).error
+
+
+@pytest.mark.anyio
+async def test_every_call_is_measured_by_how_it_ended() -> None:
+    measured: list[tuple[str, str]] = []
+    asked = asyncio.Event()
+
+    async def search(collection: str, query: str, k: int | None) -> Sequence[Hit]:
+        if query == "closed":
+            raise KnowledgeUnavailable("The collection is not open yet.")
+        if query == "never":
+            asked.set()
+            await asyncio.Future()
+        return []
+
+    def note(name: str, outcome: str, elapsed: float) -> None:
+        assert elapsed >= 0
+        measured.append((name, outcome))
+
+    specs = {"look": RetrieveTool(retrieve=("plants",)), "gone": McpTool(mcp=("no-such-program",))}
+    async with Toolbox(specs, search, note) as box:
+        for name, query in (("look", "moss"), ("look", "closed"), ("look", ""), ("nothing", ""), ("gone__it", "")):
+            await box.call(name, {"query": query})
+        waiting = asyncio.create_task(box.call("look", {"query": "never"}))
+        await asked.wait()
+        waiting.cancel()
+        await asyncio.wait({waiting})
+    assert measured == [
+        ("look", "ok"),
+        ("look", "error"),
+        ("look", "unfit"),
+        ("unknown", "unfit"),
+        ("gone", "unavailable"),
+        ("look", "cancelled"),
+    ]
 
 
 @pytest.mark.anyio

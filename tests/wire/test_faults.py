@@ -49,6 +49,40 @@ def test_a_bad_body(wire: Live, name: str) -> None:
             assert error_of(reply)["type"] == "invalid_request_error"
 
 
+SAID = {"messages": [{"role": "user", "content": "Hi"}]}
+
+
+@pytest.mark.parametrize(
+    ("route", "field", "body"),
+    [
+        (CHAT, "seed", SAID),
+        (CHAT, "max_tokens", SAID),
+        ("/v1/completions", "seed", {"prompt": "Hi"}),
+        ("/v1/responses", "seed", {"input": "Hi"}),
+        ("/v1/responses", "max_output_tokens", {"input": "Hi"}),
+        ("/completion", "seed", {"prompt": "Hi"}),
+        ("/completion", "n_predict", {"prompt": "Hi"}),
+        ("/infill", "n_probs", {"input_prefix": "Hi"}),
+        ("/v1/fim/completions", "random_seed", {"prompt": "Hi"}),
+        ("/v1/fim/completions", "max_tokens", {"prompt": "Hi"}),
+        ("/v1/fim/completions", "max_completion_tokens", {"prompt": "Hi"}),
+        ("/v1/retrieve", "max_tokens", {"query": "Hi"}),
+    ],
+)
+def test_numbers_past_64_bits_are_refused_by_name(route: str, field: str, body: dict[str, object], wire: Live) -> None:
+    with wire.client() as client:
+        for number in (2**63, -(2**63) - 1, 10**30):
+            reply = client.post(route, json={"model": "echo", field: number} | body)
+            assert (reply.status_code, error_of(reply)["param"]) == (400, field)
+
+
+def test_a_negative_seed_is_one(wire: Live) -> None:
+    with wire.client() as client:
+        for seed in (-1, -(2**63), 2**63 - 1):
+            reply = client.post(CHAT, json={"model": "echo", "seed": seed} | SAID)
+            assert reply.status_code == 200, reply.text
+
+
 def test_a_body_of_unsaid_length_over_the_limit(wire: Live) -> None:
     with wire.client() as client:
         reply = client.post(CHAT, content=(b" " * 65536 for _ in range(8)), headers=JSON)

@@ -215,7 +215,7 @@ def test_documents_are_read_as_text_and_pictures_refused(client: httpx.Client) -
     def tokens(block: dict[str, Any]) -> int:
         return counted(client, messages=[{"role": "user", "content": [block]}])
 
-    plain = tokens({"type": "text", "text": "A\nb"})
+    plain = tokens({"type": "text", "text": "<document>\nA\nb\n</document>"})
     assert tokens({"type": "document", "title": "A", "source": {"type": "text", "data": "b"}}) == plain
     inner = [{"type": "text", "text": "b"}]
     assert tokens({"type": "document", "title": "A", "source": {"type": "content", "content": inner}}) == plain

@@ -122,6 +122,8 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
         {"messages": [{"role": "user", "content": [{"type": "tool_result", "content": "x"}]}]},
         "tool_use_id",
     ),
+    "a thread": ({"thread": {"type": "create"}}, "`thread`"),
+    "a compaction": ({"compaction": {"type": "summary"}}, "`compaction`"),
     "a text without text": ({"messages": [{"role": "user", "content": [{"type": "text"}]}]}, "`text`"),
 }
 

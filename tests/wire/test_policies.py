@@ -58,6 +58,12 @@ def test_a_policy_is_run_and_its_report_remembered(client: httpx.Client, live: L
     told = client.get("/v1/policies/backup", params={"limit": 1}).json()
     assert told["runs"] == [run] == [told["policy"]["last"]]
     assert client.get("/health").json()["policies"]["backup"]["state"] == "waiting"
+    metrics = client.get("/metrics").text.splitlines()
+    told = {line.partition("{")[0]: float(line.split()[-1]) for line in metrics if line.startswith("hearth_policy_")}
+    assert told["hearth_policy_failing"] == told["hearth_policy_running"] == 0
+    assert told["hearth_policy_last_seconds"] == pytest.approx(run["ended"], abs=0.001)
+    files = [line for line in metrics if line.startswith("hearth_policy_figure{") and 'figure="files"' in line]
+    assert [line.split()[-1] for line in files] == ["2.0"]
     [snapshot] = (live.log.parent.parent / "backups" / "snapshots").iterdir()
     kept = json.loads(snapshot.read_text(encoding="utf-8"))
     assert [file["path"] for file in kept["files"]] == ["recipe/policies.yaml", "state.db"]

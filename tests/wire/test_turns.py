@@ -94,6 +94,20 @@ def test_tools_that_fail_hang_or_say_too_much_are_told_as_such_side_by_side(sdk:
     assert message.content == "So. \n\nEnough [1]."
 
 
+def test_what_tools_did_is_counted_and_timed(sdk: OpenAI, http: httpx.Client) -> None:
+    def value(metric: str, tool: str, outcome: str) -> float:
+        labels = (f'gen_ai_tool_name="{tool}"', f'outcome="{outcome}"')
+        lines = [line for line in http.get("/metrics").text.splitlines() if line.startswith(f"{metric}{{")]
+        return sum(float(line.rsplit(" ", 1)[1]) for line in lines if all(label in line for label in labels))
+
+    outcomes = [("add", "ok"), ("fail", "error"), ("hang", "error"), ("flood", "ok")]
+    before = [value("hearth_tool_calls_total", *each) for each in outcomes]
+    hung = value("hearth_tool_duration_seconds_sum", "hang", "error")
+    sdk.chat.completions.create(model="doer", messages=ASK)
+    assert [value("hearth_tool_calls_total", *each) for each in outcomes] == [count + 1 for count in before]
+    assert value("hearth_tool_duration_seconds_sum", "hang", "error") >= hung + 0.5  # its timeout
+
+
 def test_where_both_are_called_the_servers_are_run_and_the_clients_handed_back(sdk: OpenAI, tooled: Tooled) -> None:
     whole = sdk.chat.completions.create(model="caller", messages=ASK, tools=[THEIRS])
     message = whole.choices[0].message
@@ -336,6 +350,8 @@ def test_anthropics_wire_has_text_and_a_header_and_blocks_for_those_that_know_th
     plain = http.post("/v1/messages", json=CLAUDE)
     assert plain.json()["content"] == [{"type": "text", "text": TEXT}]
     assert plain.headers["x-hearth-tools"] == "add" and plain.json()["stop_reason"] == "end_turn"
+    (run,) = plain.json()["server_tool_calls"]
+    assert (run["function"]["name"], run["output"].isdigit(), run["is_error"]) == ("add", True, False)
     use, result, text = http.post("/v1/messages", json=CLAUDE, headers=BETA).json()["content"]
     assert (use["type"], use["name"], use["server_name"]) == ("mcp_tool_use", "add", "hearth")
     assert (result["type"], result["tool_use_id"], result["is_error"]) == ("mcp_tool_result", use["id"], False)
@@ -353,6 +369,20 @@ def test_anthropics_stream_has_a_servers_call_whole_in_its_blocks(http: httpx.Cl
     assert begun == ["mcp_tool_use", "mcp_tool_result", "text"]
     places = [event["index"] for event in events if event["type"] in ("content_block_start", "content_block_stop")]
     assert places == [0, 0, 1, 1, 2, 2]
+
+
+def test_anthropics_stream_tells_a_servers_call_where_clients_pass_over_it(http: httpx.Client) -> None:
+    with http.stream("POST", "/v1/messages", json=CLAUDE | {"stream": True}) as reply:
+        events = [json.loads(line[6:]) for line in reply.iter_lines() if line.startswith("data: ")]
+    pings = [
+        event["server_tool_calls"][0] for event in events if "server_tool_calls" in event and event["type"] == "ping"
+    ]
+    begun, done = pings
+    assert (begun["index"], begun["function"]["name"], done["index"]) == (0, "add", 0)
+    assert {event["type"] for event in events if "server_tool_calls" in event} == {"ping", "message_delta"}
+    (run,) = events[-2]["server_tool_calls"]
+    assert (run["id"], run["function"], run["output"]) == (begun["id"], begun["function"], done["output"])
+    assert [event["content_block"]["type"] for event in events if event["type"] == "content_block_start"] == ["text"]
 
 
 def test_ollamas_wire_has_the_answer_alone(http: httpx.Client) -> None:

@@ -21,7 +21,7 @@ from server.api.models import chosen
 from server.api.reply import Direct, Reply, json
 from server.api.sampled import SAMPLED
 from server.api.turns import Turn, admit, steps
-from server.api.wire import Name, Penalty, Probability
+from server.api.wire import Name, Natural, Penalty, Probability
 from server.chat import Asked, Part
 from server.chat.infill import File, filled_with, infill_of
 from server.errors import InvalidValue, ModelUnavailable, UnsupportedParameter
@@ -39,7 +39,7 @@ class _Options(msgspec.Struct, kw_only=True):
     """`n_predict` -1 leaves the length to the model, 0 reads the prompt and says nothing. `seed` -1 is a random one."""
 
     model: Name | None = None
-    n_predict: Annotated[int, Meta(ge=-2)] = -1
+    n_predict: Annotated[int, Meta(ge=-2, le=2**31 - 1)] = -1
     stream: bool = False
     temperature: Annotated[float, Meta(ge=0)] | None = None
     top_k: Annotated[int, Meta(ge=0, le=2**31 - 1)] | None = None
@@ -48,12 +48,12 @@ class _Options(msgspec.Struct, kw_only=True):
     presence_penalty: Penalty | None = None
     frequency_penalty: Penalty | None = None
     repeat_penalty: Annotated[float, Meta(ge=0.01, le=10)] | None = None
-    seed: Annotated[int, Meta(ge=-1)] | None = None
+    seed: Annotated[int, Meta(ge=-1, le=2**63 - 1)] | None = None
     ignore_eos: bool | None = None
     stop: Annotated[str, Meta(min_length=1)] | Annotated[list[Name], Meta(max_length=_MOST_STOPS)] | None = None
     json_schema: dict[str, Any] | None = None
     grammar: str | None = None
-    n_probs: Annotated[int, Meta(ge=0)] | None = None
+    n_probs: Natural | None = None
     response_fields: list[str] | None = None
 
 
@@ -259,7 +259,7 @@ def _sampling(asked: _Options) -> Sampling:
     return Sampling(
         **{**DEFAULTS, **given},
         repetition_penalty=1.0 if asked.repeat_penalty is None else asked.repeat_penalty,
-        seed=None if asked.seed is None or asked.seed == -1 else asked.seed % 2**63,
+        seed=None if asked.seed is None or asked.seed == -1 else asked.seed,
     )
 
 

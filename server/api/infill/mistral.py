@@ -18,7 +18,7 @@ from server.api.document import documented
 from server.api.models import chosen
 from server.api.reply import Direct, json
 from server.api.turns import Count, Head, Turn, admit, steps
-from server.api.wire import Name, Penalty, Probability, Usage
+from server.api.wire import Name, Natural, Penalty, Probability, Seed, Usage
 from server.api.wire_completions import CompletionRequest
 from server.chat import Part
 from server.chat.infill import filled, infill_of
@@ -35,16 +35,16 @@ class FimRequest(msgspec.Struct):
     prompt: str
     model: Name | None = None
     suffix: str | None = None
-    max_tokens: Annotated[int, Meta(ge=0)] | None = None
-    max_completion_tokens: Annotated[int, Meta(ge=0)] | None = None
+    max_tokens: Natural | None = None
+    max_completion_tokens: Natural | None = None
     stream: bool | None = None
     stop: Annotated[str, Meta(min_length=1)] | Annotated[list[Name], Meta(max_length=_MOST_STOPS)] | None = None
     temperature: Annotated[float, Meta(ge=0, le=2)] | None = None
     top_p: Probability | None = None
     presence_penalty: Penalty | None = None
     frequency_penalty: Penalty | None = None
-    random_seed: int | None = None
-    seed: int | None = None
+    random_seed: Seed | None = None
+    seed: Seed | None = None
 
 
 class FimMessage(msgspec.Struct):

@@ -18,6 +18,7 @@ from server.api.documents.routes import bring
 from server.api.documents.wire import PushDocument
 from server.api.mcp.wire import CallToolResult, OfferedTool, ToolText
 from server.api.retrieve import retrieved
+from server.api.wire import Positive
 from server.api.wire_retrieve import RetrieveRequest
 from server.errors import HearthError, ToolUnavailable
 from server.models.caller import CALLER
@@ -38,7 +39,7 @@ class Retrieve(msgspec.Struct, forbid_unknown_fields=True):
     )
     k: Annotated[int, Meta(ge=1, le=100, description="How many passages at most.")] | None = None
     filters: Annotated[dict[str, Any], Meta(description="OpenAI's filter grammar over attributes.")] | None = None
-    max_tokens: Annotated[int, Meta(ge=1, description="A budget for all passages together.")] = _MOST_TOKENS
+    max_tokens: Annotated[Positive, Meta(description="A budget for all passages together.")] = _MOST_TOKENS
 
 
 class Ingest(msgspec.Struct, forbid_unknown_fields=True):

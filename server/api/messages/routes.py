@@ -7,9 +7,10 @@ from typing import Any
 
 import msgspec
 from litestar import Request, post
+from msgspec import UNSET, UnsetType
 
 from server import chat
-from server.api import faults, sse
+from server.api import chat_calls, faults, sse
 from server.api.decode import decode, ignored
 from server.api.document import documented
 from server.api.messages.asked import asked_of, check, thinks
@@ -32,7 +33,8 @@ from server.api.messages.wire import (
 from server.api.reply import Direct, Reply, json
 from server.api.request_state import id_of
 from server.api.turns import Count, Turn, added, admit
-from server.chat import Started, ToolDone
+from server.api.wire import ServerToolCall
+from server.chat import Part, Started, ToolDone, ToolRun
 from server.runtime import Runtime
 
 _BETA = "mcp-client"
@@ -106,9 +108,14 @@ class _Answer:
         self._id = f"msg_{token_hex(12)}"
         self._model = asked.model
         self._blocks = Blocks(_thoughts(asked), runs=runs)
-        self.called: list[str] = []
-        """The tools that the server has run, once the answer is whole."""
+        self._shows_runs = runs
+        self._runs: list[ToolRun] = []
         self._count = Count()
+
+    @property
+    def called(self) -> list[str]:
+        """The tools that the server has run, as they ended."""
+        return [run.name for run in self._runs if isinstance(run, ToolDone)]
 
     async def whole(self, turn: Turn, started: Started) -> Message:
         parts = []
@@ -116,11 +123,12 @@ class _Answer:
             async for step in turn:
                 parts += added(step)
         self._count.add(parts)
-        self.called = [run.name for part in parts for run in part.runs if isinstance(run, ToolDone)]
+        self._runs = [run for part in parts for run in part.runs]
         message = self._message(started)
         message.content = whole(event for part in parts for event in self._blocks.feed(part))
         message.stop_reason = self._blocks.stop_reason
         message.stop_sequence = self._blocks.stop_sequence
+        message.server_tool_calls = self._served()
         return message
 
     async def events(self, turn: Turn, started: Started) -> AsyncGenerator[bytes, None]:
@@ -130,10 +138,19 @@ class _Answer:
             async for step in turn:
                 parts = added(step)
                 self._count.add(parts)
-                if frames := b"".join(_event(event) for part in parts for event in feed(part)):
+                if frames := b"".join(_event(event) for part in parts for event in (*feed(part), *self._ran(part))):
                     yield frames
         stopped = MessageStopped(self._blocks.stop_reason, self._blocks.stop_sequence)
-        yield _event(MessageDelta(stopped, self._usage(started))) + _event(MessageStop())
+        yield _event(MessageDelta(stopped, self._usage(started), self._served())) + _event(MessageStop())
+
+    def _ran(self, part: Part) -> list[Ping]:
+        """What the server runs, as it happens: clients pass over a ping, and whoever looks finds it there."""
+        self._runs += part.runs
+        shown = part.runs and not self._shows_runs
+        return [Ping([chat_calls.served_delta(run) for run in part.runs])] if shown else []
+
+    def _served(self) -> list[ServerToolCall] | UnsetType:
+        return UNSET if self._shows_runs else chat_calls.served(self._runs) or UNSET
 
     def _message(self, started: Started) -> Message:
         return Message(self._id, "message", "assistant", self._model, [], None, None, self._usage(started))

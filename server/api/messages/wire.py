@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
-from server.api.wire import AskedRetrieval, Name, Probability
+from server.api.wire import AskedRetrieval, Name, Natural, Probability, ServerToolCall, ServerToolDelta
 
 ANTHROPIC = "anthropic-version"
 """The header that all of Anthropic's clients send and no others."""
@@ -66,7 +66,7 @@ class MessagesThinking(msgspec.Struct):
     """`display` "omitted" leaves the text of thinking out of the answer."""
 
     type: str
-    budget_tokens: int | None = None
+    budget_tokens: Natural | None = None
     display: str | None = None
 
 
@@ -99,7 +99,9 @@ class CountTokensRequest(msgspec.Struct, kw_only=True):
 
 
 class MessagesRequest(CountTokensRequest, kw_only=True):
-    """`max_tokens` 0 reads the prompt into the cache and says nothing."""
+    """`max_tokens` 0 reads the prompt into the cache and says nothing. `thread` and `compaction` are refused: with them
+    a client would leave out what it takes this server to remember, or to have shortened.
+    """
 
     max_tokens: Annotated[int, Meta(ge=0, le=2**31 - 1)]
     stop_sequences: Annotated[list[Name], Meta(max_length=64)] | None = None
@@ -109,6 +111,8 @@ class MessagesRequest(CountTokensRequest, kw_only=True):
     top_k: Annotated[int, Meta(ge=0, le=2**31 - 1)] | None = None
     metadata: dict[str, Any] | None = None
     service_tier: str | None = None
+    thread: dict[str, Any] | None = None
+    compaction: dict[str, Any] | None = None
 
 
 # ---- answers --------------------------------------------------------------------------------------------------------
@@ -184,7 +188,10 @@ StopReason = Literal["end_turn", "max_tokens", "stop_sequence", "tool_use"]
 
 
 class Message(msgspec.Struct):
-    """A whole answer. A stream begins with one that has neither content nor a reason to stop."""
+    """A whole answer. A stream begins with one that has neither content nor a reason to stop.
+
+    `server_tool_calls` are those that the server has run, for clients that have not asked for them as blocks.
+    """
 
     id: str
     type: Literal["message"]
@@ -194,6 +201,7 @@ class Message(msgspec.Struct):
     stop_reason: StopReason | None
     stop_sequence: str | None
     usage: MessagesUsage
+    server_tool_calls: list[ServerToolCall] | UnsetType = UNSET
 
 
 class MessageTokensCount(msgspec.Struct):
@@ -252,10 +260,14 @@ class MessageStopped(msgspec.Struct):
 
 
 class MessageDelta(msgspec.Struct, tag="message_delta"):
-    """Why the answer ended, and all it used: what was read from the cache is known only now."""
+    """Why the answer ended, and all it used: what was read from the cache is known only now.
+
+    `server_tool_calls` as in the whole message.
+    """
 
     delta: MessageStopped
     usage: MessagesUsage
+    server_tool_calls: list[ServerToolCall] | UnsetType = UNSET
 
 
 class MessageStop(msgspec.Struct, tag="message_stop"):
@@ -263,7 +275,9 @@ class MessageStop(msgspec.Struct, tag="message_stop"):
 
 
 class Ping(msgspec.Struct, tag="ping"):
-    """A sign of life, while there is nothing to say."""
+    """A sign of life, while there is nothing to say; where the server begins or ends a call of its own, that call."""
+
+    server_tool_calls: list[ServerToolDelta] | UnsetType = UNSET
 
 
 # ---- models and errors ----------------------------------------------------------------------------------------------
@@ -285,9 +299,17 @@ class AnthropicModelList(msgspec.Struct):
     last_id: str | None
 
 
+class MessagesFaultDetails(msgspec.Struct):
+    """What Anthropic's SDKs read of a fault: told this one, their tool runners go on without a thread."""
+
+    error_code: Literal["thread_unsupported_request"]
+    unsupported: list[str]
+
+
 class MessagesFault(msgspec.Struct):
     type: str
     message: str
+    details: MessagesFaultDetails | UnsetType = UNSET
 
 
 class MessagesFaultReply(msgspec.Struct, tag="error"):

@@ -33,6 +33,7 @@ _HERE = [
     (re.compile(r"\bmax_(completion_)?tokens\b"), "max_output_tokens"),
     (re.compile(r"\breasoning_effort\b"), "reasoning.effort"),
     (re.compile(r"^messages\b"), "input"),
+    (re.compile(r"^logprobs$"), "include"),
     (re.compile(r"^image_url$"), "input_image"),
     (re.compile(r"^file$"), "input_file"),
     (re.compile(r"^(tools\[\d+\])\.function\b"), r"\1"),

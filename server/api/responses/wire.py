@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
-from server.api.wire import Annotation, AskedRetrieval, Name, Penalty, Positive, Probability, TokenLogprob
+from server.api.wire import Annotation, AskedRetrieval, Name, Penalty, Positive, Probability, Seed, TokenLogprob
 
 Metadata = Annotated[
     dict[Annotated[str, Meta(max_length=64)], Annotated[str, Meta(max_length=512)]], Meta(max_length=16)
@@ -63,7 +63,7 @@ class CreateResponse(msgspec.Struct):
     top_k: Annotated[int, Meta(ge=0, le=2**31 - 1)] | None = None
     min_p: Probability | None = None
     repetition_penalty: Annotated[float, Meta(gt=0, le=10)] | None = None
-    seed: int | None = None
+    seed: Seed | None = None
     chat_template_kwargs: dict[str, Any] | None = None
     tools: list[dict[str, Any]] | None = None
     tool_choice: str | dict[str, Any] | None = None
