@@ -13,7 +13,7 @@ from training.examples import Passage, Row, row
 from training.loop import padded
 from training.model import Reader
 
-WINDOW, STRIDE, LONGEST_ANSWER = 1200, 800, 30
+WINDOW, STRIDE, LONGEST_ANSWER = 600, 400, 30
 _BATCH = 8
 _THREADS = 2
 
