@@ -77,7 +77,7 @@ _MESSAGES_RULES = [
 ]
 
 FIELDS: dict[str, dict[str, Schema]] = {
-    "MessagesRequest": _MESSAGES_FIELDS,
+    "MessagesRequest": _MESSAGES_FIELDS | {"thread": absent(), "compaction": absent()},
     "CountTokensRequest": _MESSAGES_FIELDS,
     "MessagesThinking": {"type": enum("enabled", "disabled", "adaptive", "between_tools")},
 }
