@@ -40,6 +40,7 @@ _REMEMBERED = 200_000
 """Rows of a table whose ids are read at the first write: of a larger one that would take longer than asking it."""
 _INLINE_ROWS = 256
 """Rows that the event loop takes from memory itself, in a tenth of a millisecond; a thread costs more."""
+_CONFLICT, _TRIES = "Retryable commit conflict", 5
 _FRAGMENT = np.uint64(32)
 """A row's address is its fragment's number and, in so many bits, its place there."""
 
@@ -287,8 +288,18 @@ class Store(Reading):
         for column, config in (await self._due_indices()).items():
             await self._table.create_index(column, config=config)
         await self._join_tail()
-        await self._table.optimize(cleanup_older_than=await self._leases.clearing(retention))
+        await self._optimize(retention)
         self._commits -= commits
+
+    async def _optimize(self, retention: timedelta) -> None:
+        """Once more where a write came between: LanceDB then leaves the table as that write made it."""
+        for left in reversed(range(_TRIES)):
+            try:
+                await self._table.optimize(cleanup_older_than=await self._leases.clearing(retention))
+                return
+            except RuntimeError as error:
+                if _CONFLICT not in str(error) or not left:
+                    raise
 
     def _rows(self, cuts: Sequence[Cut]) -> pa.Table:
         for cut in cuts:

@@ -57,6 +57,35 @@ async def test_updates_after_compaction_with_an_index_on_the_key_reach_every_row
     assert await matches(store, "word") == 0
 
 
+async def test_compaction_that_a_write_came_between_is_done_once_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = await Store.open(tmp_path, shape())
+    for n in range(8):
+        await store.replace([cut(f"doc{n}", 4)])
+    table, tries = type(store._table), []
+    optimize = table.optimize
+
+    async def preempted(self: object, **options: object) -> object:
+        tries.append(options)
+        if len(tries) < 3:
+            raise RuntimeError("lance error: Retryable commit conflict for version 11: please retry")
+        return await optimize(self, **options)
+
+    monkeypatch.setattr(table, "optimize", preempted)
+    await settle(store)
+    assert (len(tries), (await store.measure()).fragments) == (3, 1)
+
+    async def broken(self: object, **options: object) -> object:
+        tries.append(options)
+        raise RuntimeError("lance error: Retryable commit conflict for version 12: please retry")
+
+    monkeypatch.setattr(table, "optimize", broken)
+    with pytest.raises(RuntimeError, match="commit conflict"):
+        await settle(store)
+    assert len(tries) == 8
+
+
 async def test_words_are_found_before_and_after_compaction(tmp_path: Path) -> None:
     store = await Store.open(tmp_path, shape())
     assert await store.matching("word", None, 5) is None

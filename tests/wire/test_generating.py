@@ -88,7 +88,8 @@ def test_a_seed_gives_the_same_answer_again_and_choices_of_it_differ(model: str,
     first, again = say(sdk, model, **asked), say(sdk, model, **asked)
     assert first.choices[0].message.content == again.choices[0].message.content
     several = [choice.message.content for choice in say(sdk, model, n=3, **asked).choices]
-    assert several[0] == first.choices[0].message.content
+    if "llamacpp" not in model:  # whose last digits depend on what is computed together
+        assert several[0] == first.choices[0].message.content
     assert len(set(several)) > 1
 
 
