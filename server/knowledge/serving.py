@@ -65,6 +65,8 @@ class Serving:
         self._maintenance: Maintenance | None = None
         self._self_test = SelfTest(folder)
         self._counters: dict[str, Counter] = {}
+        self._awaited = False
+        """Whether a sync waits for the self-test, which then takes no rest."""
         self._following = asyncio.Lock()
         self._retiring: set[asyncio.Task[None]] = set()
 
@@ -155,8 +157,13 @@ class Serving:
 
     async def learn(self) -> None:
         """Find out how far each leg can be trusted, where that is not known of what is here now."""
-        if self.embedder() is not None:
+        if self.embedder() is None:
+            return
+        self._awaited = True
+        try:
             await self._self_test.renew()
+        finally:
+            self._awaited = False
 
     async def note_speed(self, speed: Speed) -> None:
         """What an ingest into this table embedded."""
@@ -288,7 +295,12 @@ class Serving:
         self._maintenance.start()
         self._self_test = SelfTest(self._folder)
         if (embedder := self.embedder()) is not None:
-            asking = Asking(opened.store, opened.store.table, _vectors(embedder), await self.counter(embedder))
+            asking = Asking(
+                opened.store,
+                opened.store.table,
+                _vectors(embedder, lambda: self._awaited),
+                await self.counter(embedder),
+            )
             await self._self_test.open(asking)
         if before is not None and kept_by is not None:
             task = asyncio.create_task(self._retire(before, kept_by, test), name=f"retiring a table of {self.name}")
@@ -315,13 +327,16 @@ class Serving:
         return self._opened.store
 
 
-def _vectors(embedder: Embedder) -> Callable[[Sequence[str]], Awaitable[NDArray[np.float32]]]:
+def _vectors(
+    embedder: Embedder, is_awaited: Callable[[], bool]
+) -> Callable[[Sequence[str]], Awaitable[NDArray[np.float32]]]:
     async def embed(texts: Sequence[str]) -> NDArray[np.float32]:
         parts = []
         for at in range(0, len(texts), _ASIDE):
             began = time.monotonic()
             parts.append((await embedder.embed(texts[at : at + _ASIDE])).vectors)
-            await asyncio.sleep(time.monotonic() - began)  # half of the model is for others
+            if not is_awaited():
+                await asyncio.sleep(time.monotonic() - began)  # half of the model is for others
         return np.concatenate(parts)
 
     return embed
