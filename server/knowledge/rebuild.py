@@ -115,7 +115,7 @@ class Rebuild:
 
         What the old rows could not give back, such as attributes that the recipe declares only now, is kept so.
         """
-        known = await self.new.documents([document.id for document in documents])
+        known = await self.new.known([document.id for document in documents])
         ingest = await self._into(self.new, known, chunk)
         await ingest.add(documents)
         await ingest.finish()

@@ -175,14 +175,17 @@ class Store(Reading):
         """Rows that are searched in memory."""
         return self._hot.snapshot.rows if self._hot.snapshot else 0
 
-    async def documents(self, ids: Sequence[str] | None = None) -> dict[str, Stored]:
-        """As of every reading; of ids that nobody wrote it is known without a look at the table."""
+    async def known(self, ids: Sequence[str] | None = None) -> dict[str, Stored]:
+        """As `documents`, for who is about to write: of ids that nobody wrote it is known without a look at the table.
+
+        It waits for writers, which no reader should.
+        """
         if ids and self._written is not None:
             async with self._writing():
                 is_new = self._written is not None and not self._written.has_any(ids)
             if is_new:
                 return {}
-        return await super().documents(ids)
+        return await self.documents(ids)
 
     async def set_attributes(self, each: str, attributes: Mapping[str, AttributeValue]) -> None:
         """Give one document these attributes in place of those it has."""
@@ -235,7 +238,7 @@ class Store(Reading):
         """Put in the rows of those documents that are not here in any version; the ids of those."""
         async with self._writing():
             ids: list[Any] = pc.unique(data["document_id"]).to_pylist()
-            there = await super().documents(ids)  # which does not wait for the writing that this is
+            there = await self.documents(ids)
             brought, written = [each for each in ids if each not in there], self._written
             if brought:
                 self._written = None  # until it is certain what became of this write

@@ -210,7 +210,7 @@ class Writing:
                     made = store.shape.made
                     cut = chunk or (self._spec.chunk if made is None else made.chunk)
                     cutter = await self._cutter(cut, embedder)
-                    known = await store.documents(ids)
+                    known = await store.known(ids)
                     if self._tier is not None:
                         known = await self._tier.known(ids) | known
                     ingest = Ingest(store, embedder, cutter, known, lambda: self._wrote(store, ingest))

@@ -149,12 +149,12 @@ async def test_what_another_wrote_is_replaced_by_a_writer_that_began_with_an_emp
 async def test_what_another_wrote_is_known_of_whoever_remembers_its_own_writes(tmp_path: Path) -> None:
     one, other = await Store.open(tmp_path, shape()), await Store.open(tmp_path, shape())
     await one.replace([cut("a", 1)])
-    assert await one.documents(["b"]) == {}
+    assert await one.known(["b"]) == {}
     await other.replace([cut("b", 1)])
-    assert set(await one.documents(["a", "b", "c"])) == {"a", "b"}
+    assert set(await one.known(["a", "b", "c"])) == {"a", "b"}
     again = await Store.open(tmp_path, shape())  # as after a restart
     await again.replace([cut("c", 1)])
-    assert set(await again.documents(["a", "c", "d"])) == {"a", "c"}
+    assert set(await again.known(["a", "c", "d"])) == {"a", "c"}
     await again.replace([cut("a", 3)])
     assert await again.count() == (3, 5)
 
