@@ -18,6 +18,7 @@ from server.api.document import REF, schemas
 from server.api.examples import REPLIES, REQUESTS
 from server.api.limits import RATE_HEADERS
 from server.models.abilities import ABILITIES
+from server.models.choice import ON_GPU
 from server.models.engine import Card
 
 _TAGS = {
@@ -201,7 +202,8 @@ class _Models:
             if spec.task == "chat":
                 card = self._cards.get(name)
                 found |= card.honours if card is not None else ABILITIES.get(spec.engine, every) | {"suffix"}
-                if "images" in found or getattr(spec, "projector", None) is not None:
+                unread = card is None and spec.engine in ON_GPU  # its folder says whether it sees
+                if "images" in found or unread or getattr(spec, "projector", None) is not None:
                     found |= {"parts"}  # some of them
         return (every | {"suffix"}) - found
 

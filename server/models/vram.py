@@ -12,12 +12,16 @@ from typing import Any
 
 from config.model import LocalModel
 from server.models.engines.exllama.generator import CHUNK, PAGE, pages
+from server.models.engines.exllama.sight import blind, in_tower, processor
 from server.models.header import WeightsError, config, parts
 
 _CONTEXT = 500 * 10**6
 """What CUDA, cuBLAS and the kernels of torch take before anything is loaded."""
 _UNPACKED = 256 * 10**6
 """Weights of 4 bits are unpacked for long prompts, so many bytes of them at once."""
+
+_PIXELS = 2048**2
+"""Of the largest picture that reaches a tower; most towers scale it down further."""
 
 _BITS = {
     "exllamav2": {"auto": 16.0, "fp16": 16.0, "q8": 8.5, "q6": 6.5, "q4": 4.5},
@@ -32,15 +36,19 @@ def needed(engine: str, spec: LocalModel, folder: Path, drafter: Path | None, to
     """Bytes of weights, of keys and values for `tokens`, and of the rest. Raises WeightsError naming a file."""
     tokens = pages(tokens) * PAGE
     told = _words(folder)
-    weights = _weights(engine, folder) + sum(_adapter(each) for each in spec.adapters)
+    whole = config(folder)
+    sees = blind(engine, folder, whole, drafted=drafter is not None) is None
+    weights = _weights(engine, folder, sees=sees) + sum(_adapter(each) for each in spec.adapters)
     cache = int(_values(told) * tokens * _BITS[engine][spec.cache] / 8)
     rest = _CONTEXT + _UNPACKED + _buffers(told, spec.parallel)
+    if sees:
+        rest += _picture(whole["vision_config"], processor(engine, folder) or {})
     if engine == "exllamav2" and spec.cache not in ("auto", "fp16"):
         # A layer's keys and values are unpacked before they are used.
         rest += 2 * _values(told) * tokens // max(1, int(told.get("num_hidden_layers") or 1))
     if drafter is not None:
         small = _words(drafter)
-        weights += _weights(engine, drafter)
+        weights += _weights(engine, drafter, sees=False)
         cache += 2 * _values(small) * tokens
         rest += _buffers(small, spec.parallel)
     return weights, cache, rest
@@ -65,8 +73,23 @@ def _buffers(told: dict[str, Any], parallel: int) -> int:
     return 2 * CHUNK * wide + 2 * parallel * int(told.get("vocab_size") or 0)
 
 
-def _weights(engine: str, folder: Path) -> int:
-    sizes = dict(_sizes(folder))
+def _picture(tower: dict[str, Any], scaled: dict[str, Any]) -> int:
+    """Of one pass over a picture of the largest size, f16: as `_buffers`, of patches instead of tokens.
+
+    `scaled` is how pictures are scaled before.
+    """
+    edges = scaled.get("size") or {}
+    edge = int(edges.get("longest_edge") or 2048) if "shortest_edge" not in edges else 2048
+    pixels = min(_PIXELS, edge**2, int(scaled.get("max_pixels") or _PIXELS))
+    patch = int(tower.get("patch_size") or 14)
+    hidden = int(tower.get("embed_dim") or tower.get("hidden_size") or 0)
+    inner = int(tower.get("intermediate_size") or hidden * int(tower.get("mlp_ratio") or 4))
+    return 2 * (pixels // patch**2) * (6 * hidden + 3 * inner)
+
+
+def _weights(engine: str, folder: Path, *, sees: bool) -> int:
+    """Those of a vision tower only where pictures are seen: else it is left in the files."""
+    sizes = {name: size for name, size in _sizes(folder) if sees or not in_tower(name)}
     tied = not any(name.startswith("lm_head.") for name in sizes)
     # ExLlamaV2 looks tokens up on the processor; a table that is the last layer too is on the GPU as well.
     if engine == "exllamav2" and not tied:

@@ -4,6 +4,7 @@ A file comes from a stranger, so its size is read before its pixels are, and onl
 """
 
 import io
+import re
 import struct
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -61,6 +62,13 @@ class Picture:
         if plain.size != size:
             plain = plain.resize(size, Pillow.Resampling.BICUBIC, reducing_gap=2.0)
         return plain.transpose(_TURNED[turned]) if turned in _TURNED else plain
+
+
+def parted(prompt: str, images: Sequence[Image]) -> tuple[list[str], list[Image]]:
+    """A prompt at its pictures' marks: the texts before, between and behind them, and the pictures in that order."""
+    by_mark = {image.mark: image for image in images}
+    parts = re.split("(" + "|".join(map(re.escape, by_mark)) + ")", prompt)
+    return parts[::2], [by_mark[mark] for mark in parts[1::2]]
 
 
 def looked_at(images: Sequence[Image]) -> list[Picture]:

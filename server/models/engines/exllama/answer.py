@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from server.errors import HearthError
+from server.models.engines.exllama.vision import Placed
 from server.models.engines.sampling.admission import Admission
 from server.models.engines.sampling.sampler import Choice, Row, Rows, Sampler
 
@@ -52,9 +53,30 @@ class Answer:
     """The prompt's tokens from the second on, with their log-probabilities, as far as they were scored."""
     job: Any = None
     """The generator's own object, while it has one."""
+    pictures: list[Placed] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.tokens = list(self.admission.tokens)
+
+    @property
+    def seen(self) -> bool:
+        """Whether a tower has looked at all its pictures, so that it can start."""
+        return all(placed.embedded is not None for placed in self.pictures)
+
+    @property
+    def ids(self) -> list[int]:
+        """`tokens` as a package reads them: those of pictures are its own, which stand for what its tower made."""
+        ids = list(self.tokens) if self.pictures else self.tokens
+        for placed in self.pictures:
+            assert placed.embedded is not None
+            ids[placed.at : placed.at + placed.tokens] = placed.embedded.ids
+        return ids
+
+    @property
+    def embeddings(self) -> list[Any]:
+        """The package's own objects, of its pictures, each once."""
+        found = [placed.embedded.embedding for placed in self.pictures if placed.embedded is not None]
+        return list({id(each): each for each in found}.values())
 
     @property
     def over(self) -> bool:

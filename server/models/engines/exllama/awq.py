@@ -13,6 +13,11 @@ from server.models.header import WeightsError, config, parts
 
 _ORDER = (0, 2, 4, 6, 1, 3, 5, 7)
 _PACKED = ("qweight", "qzeros")
+_BESIDE = (
+    *("model.safetensors.index.json", "tokenizer.json", "tokenizer_config.json", "generation_config.json"),
+    *("chat_template.jinja", "preprocessor_config.json", "processor_config.json"),
+)
+"""What of a folder is taken over as it is."""
 
 
 def repack(folder: Path, target: Path, progress: Callable[[str], None] = lambda _: None) -> None:
@@ -32,11 +37,9 @@ def repack(folder: Path, target: Path, progress: Callable[[str], None] = lambda 
             for name in opened.keys():  # noqa: SIM118  # it is no mapping
                 made[name] = _converted(name, opened.get_tensor(name), file)
         save_file(made, target / file.name, metadata={"format": "pt"})
-    for name in ("model.safetensors.index.json", "tokenizer.json", "tokenizer_config.json", "generation_config.json"):
+    for name in _BESIDE:
         if (folder / name).is_file():
             (target / name).write_bytes((folder / name).read_bytes())
-    if (folder / "chat_template.jinja").is_file():
-        (target / "chat_template.jinja").write_bytes((folder / "chat_template.jinja").read_bytes())
     told = config(folder)
     group = int((told.get("quantization_config") or {}).get("group_size") or 128)
     told["quantization_config"] = {

@@ -3,8 +3,10 @@
 from collections import deque
 from pathlib import Path
 
+import msgspec
+
 from config.model import LocalModel
-from server.errors import InvalidValue
+from server.errors import HearthError, InvalidValue, UnsupportedParameter
 from server.models.abilities import ABILITIES, infilling
 from server.models.engine import (
     Admitted,
@@ -27,6 +29,8 @@ from server.models.engines.exllama import extension
 from server.models.engines.exllama.answer import Answer, Samplers
 from server.models.engines.exllama.folder import readable
 from server.models.engines.exllama.generator import PAGE, Generator, Wanted, pages
+from server.models.engines.exllama.sight import blind, image_token
+from server.models.engines.exllama.vision import Placed, Seen, Vision
 from server.models.engines.sampling import vocabulary
 from server.models.engines.sampling.admission import Desk
 from server.models.header import config
@@ -57,6 +61,7 @@ class ExLlamaEngine:
         """What the generator does not have yet."""
         self._adapter: str | None = None
         self._generator: Generator | None = None
+        self._vision: Vision | None = None
 
     # ---- loading ----------------------------------------------------------------------------------------------------
 
@@ -77,7 +82,10 @@ class ExLlamaEngine:
             small = config(self._drafter)
             size = int((small.get("text_config") or small)["vocab_size"])
             self._words.check_same(vocabulary.from_folder(self._drafter, size), self._drafter)
-        self._generator = generator = self._loaded(progress)
+        unseen = blind(self._engine, folder, told, drafted=self._drafter is not None)
+        self._generator = generator = self._loaded(progress, image_token(told) if unseen is None else None)
+        if generator.tower is not None:
+            self._vision = Vision(generator.tower, self._words)
         self._desk = Desk(self._words, self._context)
         self._samplers = Samplers(generator.vocabulary)
         progress("computing once")
@@ -87,9 +95,12 @@ class ExLlamaEngine:
             description=(
                 f"A {told.get('model_type', 'language')} model, computed by {_NAMES[self._engine]} "
                 f"{generator.version} on {generator.device} with attention by {generator.attention}."
+                + (f" It sees no pictures: {unseen}." if unseen is not None and "vision_config" in told else "")
             ),
             context=self._context,
-            honours=infilling(ABILITIES[self._engine], self._words.infill),
+            honours=infilling(
+                ABILITIES[self._engine] | ({"images"} if self._vision is not None else frozenset()), self._words.infill
+            ),
             device=generator.device,
             precision="f16",
             attention=generator.attention,
@@ -103,7 +114,7 @@ class ExLlamaEngine:
             infill=self._words.infill,
         )
 
-    def _loaded(self, progress: Progress) -> Generator:
+    def _loaded(self, progress: Progress, image: int | None) -> Generator:
         spec = self._spec
         guesses = spec.draft_tokens if spec.draft is not None else 0
         # The generator reserves room for guesses behind the longest answer.
@@ -119,20 +130,23 @@ class ExLlamaEngine:
             adapters={Path(each).name: Path(each) for each in spec.adapters},
             split=spec.gpu_split,
             tensor_parallel=spec.tensor_parallel,
+            image=image,
+            control=self._words.control,
+            name=self._files.name,
         )
         extension.prepare(self._engine, self._data)
-        if self._engine == "exllamav3":
-            from server.models.engines.exllama.v3 import V3
-
-            return V3(wanted, progress)
-        from server.models.engines.exllama.v2 import V2
-
         cache = self._data / "cache"
-        with readable(self._files, cache, progress) as folder:
+        with readable(self._engine, self._files, cache, progress) as folder:
             wanted = Wanted(**{**vars(wanted), "folder": folder})
+            if self._engine == "exllamav3":
+                from server.models.engines.exllama.v3 import V3
+
+                return V3(wanted, progress)
+            from server.models.engines.exllama.v2 import V2
+
             if self._drafter is None:
                 return V2(wanted, None, progress)
-            with readable(self._drafter, cache, progress) as drafter:
+            with readable(self._engine, self._drafter, cache, progress) as drafter:
                 return V2(wanted, drafter, progress)
 
     def _warm(self) -> None:
@@ -145,11 +159,25 @@ class ExLlamaEngine:
     # ---- requests ---------------------------------------------------------------------------------------------------
 
     def submit(self, key: int, request: Request) -> Admitted:
+        pictures: list[Placed] = []
+        if isinstance(request, Generate) and request.images:
+            seen = self._read(request)
+            pictures = seen.pictures
+            # The model's own tokens stand for the pictures from here on.
+            request = msgspec.structs.replace(request, prompt=seen.tokens, images=[])
         admission = self._desk.admit(request)
-        answer = Answer(key, admission, self._samplers, self._adapter_of(request))
+        answer = Answer(key, admission, self._samplers, self._adapter_of(request), pictures=pictures)
         self._answers[key] = answer
         self._waiting.append(answer)
         return admission.told
+
+    def _read(self, request: Generate) -> Seen:
+        """The prompt with its pictures. Raises RequestError, naming the field, where it cannot be had."""
+        if self._vision is None:
+            raise UnsupportedParameter("This model sees no pictures.", param=request.images[0].param)
+        if request.prompt_logprobs is not None:
+            raise UnsupportedParameter("A prompt with pictures has no prompt_logprobs.", param="prompt_logprobs")
+        return self._vision.read(request.prompt, request.images)
 
     def _adapter_of(self, request: Request) -> str | None:
         assert isinstance(request, Generate)
@@ -169,7 +197,7 @@ class ExLlamaEngine:
         return self._desk.detokenize(request)
 
     def count(self, request: Generate) -> int:
-        return self._desk.count(request)
+        return len(self._read(request).tokens) if request.images else self._desk.count(request)
 
     def cancel(self, key: int) -> None:
         answer = self._answers.pop(key, None)
@@ -187,6 +215,9 @@ class ExLlamaEngine:
     def close(self) -> None:
         for key in list(self._answers):
             self.cancel(key)
+        if self._vision is not None:
+            self._vision.close()
+            self._vision = None
         if self._generator is not None:
             self._generator.close()
             self._generator = None
@@ -195,8 +226,10 @@ class ExLlamaEngine:
 
     def step(self) -> list[tuple[int, Event]]:
         assert self._generator is not None
+        self._look()
         self._start(self._generator)
-        unfinished = self._generator.iterate()
+        begun = len(self._answers) > len(self._waiting)
+        unfinished = self._generator.iterate() if begun else []
         events: list[tuple[int, Event]] = []
         for answer in list(self._answers.values()):
             if answer.chosen or answer.over:
@@ -207,16 +240,30 @@ class ExLlamaEngine:
             self._generator.start(answer)
         return events
 
+    def _look(self) -> None:
+        """One picture of what is waiting, at most."""
+        if self._vision is None:
+            return
+        unseen = [(answer, placed) for answer in self._waiting for placed in answer.pictures if placed.embedded is None]
+        if not unseen:
+            return
+        idle = not any(answer.seen for answer in self._answers.values())
+        try:
+            self._vision.look([placed for _, placed in unseen], idle=idle)
+        except HearthError as error:
+            unseen[0][0].fault = error
+
     def _start(self, generator: Generator) -> None:
-        """Hand over what is waiting, in order, as far as one adapter goes."""
-        while self._waiting:
-            first = self._waiting[0]
-            if first.adapter != self._adapter:
+        """Hand over what is waiting, in order, as far as one adapter goes; what has a picture that nobody looked at yet
+        lets the others pass."""
+        for answer in [each for each in self._waiting if each.seen and not each.over]:
+            if answer.adapter != self._adapter:
                 if len(self._answers) > len(self._waiting):
                     return
-                generator.adapt(first.adapter)
-                self._adapter = first.adapter
-            generator.start(self._waiting.popleft())
+                generator.adapt(answer.adapter)
+                self._adapter = answer.adapter
+            self._waiting.remove(answer)
+            generator.start(answer)
 
     def _told(self, answer: Answer) -> list[Event]:
         """What was chosen since the last step, as one event."""

@@ -1,7 +1,7 @@
-"""The folder ExLlamaV2 is given: the user's own where it reads that rightly, else one beside the data that it does.
+"""The folder a package is given: the user's own where it reads that rightly, else one beside the data that it does.
 
 Nothing of the user's is changed. What has to be written once, an AWQ model as GPTQ, stays in the cache under a name
-that says what it was made of; where config.json alone has to be in other words, links stand for all else.
+that says what it was made of; where a small file alone has to be in other words, links stand for all else.
 """
 
 import hashlib
@@ -11,31 +11,45 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from server.models.engines.exllama import awq
-from server.models.engines.exllama.preflight import quantised, rewritten
-from server.models.header import config, parts
+from server.models.engines.exllama.preflight import beside_tower, quantised, rewritten
+from server.models.engines.exllama.sight import PROCESSOR, processor
+from server.models.header import config, parts, read_json
 
 
 @contextmanager
-def readable(folder: Path, cache: Path, progress: Callable[[str], None]) -> Iterator[Path]:
-    """While this lasts, a folder that ExLlamaV2 reads as `folder` means it. `cache` is Hearth's own.
+def readable(engine: str, folder: Path, cache: Path, progress: Callable[[str], None]) -> Iterator[Path]:
+    """While this lasts, a folder that `engine`, exllamav2 or exllamav3, reads as `folder` means it. `cache` is Hearth's
+    own.
 
     Raises WeightsError or OSError naming the file at fault.
     """
-    if quantised(folder, config(folder)).kind == "awq":
+    if engine == "exllamav2" and quantised(folder, config(folder)).kind == "awq":
         folder = repacked(folder, cache, progress)
-    told = config(folder)
-    if (made := rewritten(told)) == told:
+    made = _in_other_words(engine, folder)
+    if not made:
         yield folder
         return
     cache.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="exllama-", dir=cache) as room:
         for file in folder.iterdir():
-            if file.is_file() and file.name != "config.json":
+            if file.is_file() and file.name not in made:
                 (Path(room) / file.name).symlink_to(file.resolve())
-        (Path(room) / "config.json").write_text(json.dumps(made), encoding="utf-8")
+        for name, said in made.items():
+            (Path(room) / name).write_text(json.dumps(said), encoding="utf-8")
         yield Path(room)
+
+
+def _in_other_words(engine: str, folder: Path) -> dict[str, dict[str, Any]]:
+    """The files that `engine` would not find or read otherwise, by name."""
+    told = config(folder)
+    made = {"config.json": rewritten(told) if engine == "exllamav2" else beside_tower(told)}
+    if "vision_config" in told and (said := processor(engine, folder)) is not None:
+        made[PROCESSOR] = said
+    kept = {name: read_json(folder / name) for name in made if (folder / name).is_file()}
+    return {name: said for name, said in made.items() if said != kept.get(name)}
 
 
 def repacked(folder: Path, cache: Path, progress: Callable[[str], None]) -> Path:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from server.models.engines.exllama.answer import Answer
+from server.models.engines.exllama.vision import Tower
 
 PAGE = 256
 """Tokens of a page of the cache, in both packages."""
@@ -42,6 +43,12 @@ class Wanted:
     adapters: dict[str, Path] = field(default_factory=dict)
     split: tuple[float, ...] = ()
     tensor_parallel: bool = False
+    image: int | None = None
+    """The token that stands for a part of a picture; None where pictures are not to be seen."""
+    control: dict[str, int] = field(default_factory=dict)
+    """The control tokens by their texts."""
+    name: str = ""
+    """What the user knows the folder by: another one may stand in for it."""
 
 
 class Generator(Protocol):
@@ -56,6 +63,11 @@ class Generator(Protocol):
     vocabulary: int
     weights_bytes: int
     cache_bytes: int
+
+    @property
+    def tower(self) -> Tower | None:
+        """What looks at pictures, for a model that sees them."""
+        ...
 
     def start(self, answer: Answer) -> None:
         """Queue an answer, or go on with one: what of its tokens is still in pages is not computed again."""
@@ -79,6 +91,15 @@ class Generator(Protocol):
     def close(self) -> None:
         """Free the memory. Idempotent."""
         ...
+
+
+def beside(split: tuple[float, ...], taken: int) -> list[float]:
+    """How many GB of each GPU are left of `split` where so many bytes of the first one used are taken."""
+    left = list(split)
+    first = next((number for number, share in enumerate(left) if share > 0), None)
+    if first is not None:
+        left[first] = max(0.0, left[first] - taken / 2**30)
+    return left
 
 
 # ---- what both packages' queues take alike --------------------------------------------------------------------------

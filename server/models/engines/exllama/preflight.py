@@ -189,6 +189,33 @@ def rewritten(told: dict[str, Any]) -> dict[str, Any]:
     made = _older(told)
     if inner := _inner(told):
         made["text_config"] = _older(inner)
+    if isinstance(tower := told.get("vision_config"), dict):
+        made["vision_config"] = _older_tower(tower)
+    return made
+
+
+def beside_tower(told: dict[str, Any]) -> dict[str, Any]:
+    """config.json of a model of Qwen's that sees in the words ExLlamaV3 reads, which has older ones than transformers 5
+    for it: what comes under `text_config` today stood beside the vision tower's, whose type had no ending."""
+    tower = told.get("vision_config")
+    kind = str(tower.get("model_type")) if isinstance(tower, dict) else ""
+    if not isinstance(tower, dict) or not kind.startswith("qwen"):
+        return told
+    made = {**told, "vision_config": {**tower, "model_type": kind.removesuffix("_vision")}}
+    if told.get("architectures") == ["Qwen2_5_VLForConditionalGeneration"]:
+        words = {key: value for key, value in _inner(told).items() if key != "model_type"}
+        made = {**words, **made}
+        made["vision_config"]["spatial_patch_size"] = tower.get("spatial_patch_size") or tower["patch_size"]
+    return made
+
+
+def _older_tower(words: dict[str, Any]) -> dict[str, Any]:
+    """A vision tower's own rope has a base and nothing else; the size of a patch had two names."""
+    made = {key: value for key, value in words.items() if key != "rope_parameters"}
+    if isinstance(rope := words.get("rope_parameters"), dict) and "rope_theta" in rope:
+        made.setdefault("rope_theta", rope["rope_theta"])
+    if "patch_size" in made and "spatial_merge_size" in made:  # of Qwen's towers
+        made.setdefault("spatial_patch_size", made["patch_size"])
     return made
 
 

@@ -19,12 +19,14 @@ from server.models.engines.exllama.generator import (
     LEASE,
     PAGE,
     Wanted,
+    beside,
     compute_all,
     drop,
     enqueue,
     pages,
     unfinished,
 )
+from server.models.engines.exllama.v2_tower import V2Tower
 
 log = logging.getLogger(__name__)
 
@@ -67,8 +69,8 @@ class _Job(ExLlamaV2DynamicJob):  # type: ignore[misc]  # the package has no typ
     def __init__(self, answer: Answer, guesses: int) -> None:
         # The generator ends a job as many tokens early as it guesses ahead.
         most = min(max(answer.left, 1), LEASE) + guesses
-        ids = torch.tensor([answer.tokens], dtype=torch.long)
-        super().__init__(ids, most, gen_settings=ExLlamaV2Sampler.Settings.greedy())
+        ids = torch.tensor([answer.ids], dtype=torch.long)
+        super().__init__(ids, most, gen_settings=ExLlamaV2Sampler.Settings.greedy(), embeddings=answer.embeddings)
         self.answer = answer
 
     def receive_logits(self, logits: Any) -> tuple[Any, Any, Any, Any, bool]:
@@ -138,10 +140,14 @@ class V2:
         self.version = str(exllamav2.__version__)
         self.attention, self._longest = attention.register()
         self._wanted = wanted
-        self._model, self._cache = self._read(wanted.folder, wanted.cache, progress)
+        config = self._config(wanted.folder)
+        self.tower = None if wanted.image is None else self._tower(config, wanted.image, progress)
+        self._model, self._cache = self._loaded(config, wanted.cache, wanted.name, progress)
+        if self.tower is not None:
+            self.tower.serve(self._model)
         draft = {}
         if drafter is not None:
-            small, kept = self._read(drafter, "fp16", progress)
+            small, kept = self._loaded(self._config(drafter), "fp16", "the draft", progress)
             draft = {"draft_model": small, "draft_cache": kept}
         self.vocabulary = int(self._model.config.vocab_size)
         self._generator = _Generator(
@@ -158,6 +164,7 @@ class V2:
         self._generator.longest = self._longest
         self._loras = {name: self._lora(name, folder, progress) for name, folder in wanted.adapters.items()}
         self.weights_bytes = sum(module.weight_footprint() for module in self._model.modules)
+        self.weights_bytes += 0 if self.tower is None else self.tower.weights_bytes
         self.cache_bytes = _bytes(self._cache)
         if drafter is not None:
             self.weights_bytes += sum(module.weight_footprint() for module in draft["draft_model"].modules)
@@ -165,7 +172,7 @@ class V2:
         self.device = ", ".join(sorted({str(each.device) for each in self._cache.all_tensors()}))
         log.info("ExLlamaV2 %s computes attention by %s on %s", self.version, self.attention, self.device)
 
-    def _read(self, folder: Path, cache: str, progress: Callable[[str], None]) -> tuple[Any, Any]:
+    def _config(self, folder: Path) -> Any:
         wanted = self._wanted
         try:
             config = exllamav2.ExLlamaV2Config(str(folder))
@@ -177,18 +184,36 @@ class V2:
         config.max_input_len = max(CHUNK, pages(wanted.parallel * max(_QUEUED, wanted.guesses + 1)) * PAGE)
         if config.architecture in _HEAD_NORMS:
             config.arch.lm.headnorm = "rmsnorm"
+        return config
+
+    def _tower(self, config: Any, image: int, progress: Callable[[str], None]) -> V2Tower:
+        wanted = self._wanted
+
+        def told(done: int, of: int) -> None:
+            progress(f"loading what sees pictures: {done} of {of} parts")
+
+        try:
+            return V2Tower(config, image, wanted.control, list(wanted.split) or None, told)
+        except (AssertionError, ValueError, TypeError, KeyError) as error:
+            raise ValueError(
+                f"{wanted.folder}: ExLlamaV2 {self.version} cannot read what sees pictures: {error}"
+            ) from error
+
+    def _loaded(self, config: Any, cache: str, name: str, progress: Callable[[str], None]) -> tuple[Any, Any]:
+        wanted = self._wanted
         model = exllamav2.ExLlamaV2(config)
         _correct_windows(model)
 
         def told(done: int, of: int) -> None:
-            progress(f"loading {folder.name}: {done} of {of} parts")
+            progress(f"loading {name}: {done} of {of} parts")
 
         kind = _CACHES[cache]
         if torch.cuda.device_count() > 1 and not wanted.split:
             kept = kind(model, max_seq_len=wanted.tokens, lazy=True)
             model.load_autosplit(kept, callback=told)
         else:
-            model.load(list(wanted.split) or None, callback=told)
+            split = beside(wanted.split, 0 if self.tower is None else self.tower.weights_bytes)
+            model.load(split or None, callback=told)
             kept = kind(model, max_seq_len=wanted.tokens)
         return model, kept
 
@@ -221,6 +246,8 @@ class V2:
         self._generator.clear_queue()
         for pool in (self._generator.sampling_pool, self._generator.filter_pool):
             pool.shutdown(wait=True)
+        if self.tower is not None:
+            self.tower.close()
         self._model.unload()
         if self._generator.draft_model is not None:
             self._generator.draft_model.unload()

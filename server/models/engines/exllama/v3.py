@@ -17,13 +17,26 @@ from exllamav3.model.lora import LoRA
 
 from server.errors import ServiceError
 from server.models.engines.exllama.answer import Answer
-from server.models.engines.exllama.generator import CHUNK, LEASE, PAGE, Wanted, compute_all, drop, enqueue, unfinished
+from server.models.engines.exllama.generator import (
+    CHUNK,
+    LEASE,
+    PAGE,
+    Wanted,
+    beside,
+    compute_all,
+    drop,
+    enqueue,
+    unfinished,
+)
+from server.models.engines.exllama.v3_tower import V3Tower
 from server.models.header import parts
 
 log = logging.getLogger(__name__)
 
 _ATTENTION = "ExLlamaV3's own kernels"
 _BITS = {"q8": 8, "q6": 6, "q4": 4}
+_FAULTS = (AssertionError, ValueError, TypeError, KeyError, FileNotFoundError, NotImplementedError)
+"""What the package raises over files that it cannot read."""
 
 
 class _Chosen(Sampler):  # type: ignore[misc]  # the package has no types
@@ -85,14 +98,17 @@ class V3:
         self._wanted = wanted
         draft: dict[str, Any] = {}
         if wanted.drafter is not None:
-            small, kept, _ = self._read(wanted.drafter, "fp16", progress)
+            small, kept = self._read(self._settings(wanted.drafter), "fp16", "the draft", progress)
             draft = {"draft_model": small, "draft_cache": kept}
-        self._model, self._cache, settings = self._read(wanted.folder, wanted.cache, progress)
+        settings = self._settings(wanted.folder)
+        tokenizer = Tokenizer.from_config(settings)
+        self.tower = None if wanted.image is None else self._tower(settings, tokenizer, wanted.image, progress)
+        self._model, self._cache = self._read(settings, wanted.cache, wanted.name, progress)
         self.vocabulary = int(settings.vocab_size)
         self._generator = PagedGenerator(
             model=self._model,
             cache=self._cache,
-            tokenizer=Tokenizer.from_config(settings),
+            tokenizer=tokenizer,
             max_batch_size=wanted.parallel,
             max_chunk_size=CHUNK,
             num_draft_tokens=wanted.guesses or None,
@@ -107,8 +123,25 @@ class V3:
         self.device = str(self._model.output_device)
         log.info("ExLlamaV3 %s computes attention by %s on %s", self.version, self.attention, self.device)
 
-    def _read(self, folder: Path, cache: str, progress: Callable[[str], None]) -> tuple[Any, Any, Any]:
-        wanted = self._wanted
+    def _settings(self, folder: Path) -> Any:
+        try:
+            return Config.from_directory(str(folder))
+        except _FAULTS as error:
+            raise ValueError(f"{folder}: ExLlamaV3 {self.version} cannot load it: {error}") from error
+
+    def _tower(self, settings: Any, tokenizer: Any, image: int, progress: Callable[[str], None]) -> V3Tower:
+        def told(done: int, of: int) -> None:
+            progress(f"loading what sees pictures: {done} of {of} parts")
+
+        try:
+            return V3Tower(settings, tokenizer, image, list(self._wanted.split) or None, told)
+        except _FAULTS as error:
+            raise ValueError(
+                f"{settings.directory}: ExLlamaV3 {self.version} cannot load what sees pictures: {error}"
+            ) from error
+
+    def _read(self, settings: Any, cache: str, name: str, progress: Callable[[str], None]) -> tuple[Any, Any]:
+        wanted, folder = self._wanted, Path(settings.directory)
         bits = _BITS.get(cache)
         kind = (
             {"layer_type": CacheLayer_fp16}
@@ -119,8 +152,8 @@ class V3:
                 "v_bits": bits,
             }
         )
+        split = beside(wanted.split, 0 if self.tower is None else self.tower.weights_bytes)
         try:
-            settings = Config.from_directory(str(folder))
             model = Model.from_config(settings)
             kept = Cache(
                 model,
@@ -130,23 +163,24 @@ class V3:
                 **kind,
             )
             model.load(
-                use_per_device=list(wanted.split) or None,
+                use_per_device=split or None,
                 tensor_p=wanted.tensor_parallel,
                 max_chunk_size=CHUNK,
-                callback=lambda done, of: progress(f"loading {folder.name}: {done} of {of} parts"),
+                callback=lambda done, of: progress(f"loading {name}: {done} of {of} parts"),
             )
-        except (AssertionError, ValueError, TypeError, KeyError, NotImplementedError) as error:
+        except _FAULTS as error:
             raise ValueError(f"{folder}: ExLlamaV3 {self.version} cannot load it: {error}") from error
-        return model, kept, settings
+        return model, kept
 
     def start(self, answer: Answer) -> None:
         guesses = self._wanted.guesses
         kind = _Read if answer.scores else Job
         job = kind(
-            torch.tensor([answer.tokens], dtype=torch.long),
+            torch.tensor([answer.ids], dtype=torch.long),
             max_new_tokens=min(max(answer.left, 1), LEASE) + guesses,
             sampler=_Chosen(answer, self.vocabulary, guesses > 0),
             identifier=answer,
+            embeddings=answer.embeddings,
         )
         enqueue(self._generator, answer, job)
 
@@ -182,4 +216,6 @@ class V3:
     def close(self) -> None:
         self._generator.clear_queue()
         self._generator.close()
+        if self.tower is not None:
+            self.tower.close()
         self._model.unload()

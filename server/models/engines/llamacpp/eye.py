@@ -6,7 +6,6 @@ In a prompt a picture is one marker, and takes as many tokens as its size says; 
 import base64
 import io
 import os
-import re
 import secrets
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ from PIL import Image as Pillow
 
 from server.errors import InvalidValue
 from server.models.engine import Image
-from server.models.engines.pictures import Picture, looked_at
+from server.models.engines.pictures import Picture, looked_at, parted
 
 # llama.cpp makes up a marker of its own, which nobody can ask for, unless it is told one. A prompt's text must not have
 # it, so that it is none that anybody could guess.
@@ -87,10 +86,7 @@ class Eye:
 
         Raises InvalidValue where a picture cannot be read, or the prompt ends with one.
         """
-        by_mark = {image.mark: image for image in images}
-        parts = re.split("(" + "|".join(map(re.escape, by_mark)) + ")", prompt.removeprefix(self._begun))
-        texts = [part for part in parts if part not in by_mark]
-        in_order = [by_mark[part] for part in parts if part in by_mark]
+        texts, in_order = parted(prompt.removeprefix(self._begun), images)
         counts = [len(self._tokenize(text)) if text else 0 for text in texts]
         if not counts[-1]:
             # llama.cpp's server aborts where nothing follows the last picture.

@@ -166,6 +166,33 @@ def _read(file: str, offset: int, size: int, tensor: Any) -> None:
         tensor.copy_(torch.frombuffer(bytearray(opened.read(size)), dtype=tensor.dtype).view(tensor.shape))
 
 
+def layer_norm(x: Any, weight: Any, bias: Any, out: Any, epsilon: float) -> None:
+    from torch.nn.functional import layer_norm as usual
+
+    shift = None if bias.device.type == "meta" else bias.float()
+    out.copy_(usual(x.float(), x.shape[-1:], weight.float(), shift, epsilon).to(out.dtype))
+
+
+def gen_mrope_pos_ids(out: Any, ids: Any, merge: int, spans: list[Any], grids: list[Any]) -> int:
+    """Places in time, height and width: those of a picture start where the text before it ended."""
+    import torch
+
+    base = after = 0
+    for at in range(out.shape[1]):
+        token = int(ids[at]) if at < len(ids) else -1
+        [*found] = [number for number, (first, end) in enumerate(spans) if first <= token < end]
+        if found:
+            frames, height, width = grids[found[0]]
+            cell, rows, columns = token - spans[found[0]][0], height // merge, width // merge
+            place = (cell // columns // rows) % frames, (cell // columns) % rows, cell % columns
+            out[:, at] = base + torch.tensor(place)
+            after = max(after, base + 1 + max(place))
+        else:
+            out[:, at] = after
+            base = after = after + 1
+    return after
+
+
 def _compiled(torch: Any) -> types.ModuleType:
     """The compiled functions that a model of 16 bits, its generator and its GPTQ weights need."""
     made = types.ModuleType("exllamav2_ext")
@@ -188,7 +215,7 @@ def _compiled(torch: Any) -> types.ModuleType:
         places = torch.arange(count).view(1, count) + past
         if offsets.device.type != "meta":
             places = places + offsets.view(batch, 1).long()
-        sines, cosines = (each[0, 0][places].unsqueeze(2).float() for each in (sin, cos))
+        sines, cosines = (each.reshape(-1, width)[places].unsqueeze(2).float() for each in (sin, cos))
         wide = x.view(batch, count, heads, width).float()
         turned = torch.cat((-wide[..., width // 2 :], wide[..., : width // 2]), -1)
         x.copy_((wide * cosines + turned * sines).to(x.dtype).view_as(x))
@@ -205,7 +232,7 @@ def _compiled(torch: Any) -> types.ModuleType:
             cache[target] = cache[source]
         cache[order[-1]] = first
 
-    for function in (rms_norm, head_norm, rope_, count_match, cache_rotate):
+    for function in (rms_norm, layer_norm, head_norm, rope_, gen_mrope_pos_ids, count_match, cache_rotate):
         setattr(made, function.__name__, function)
     Gptq(torch, rms_norm, rope_).put_into(made)
     made.stloader_read = _read

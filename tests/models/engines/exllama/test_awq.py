@@ -92,7 +92,7 @@ def test_it_is_written_once_and_anew_where_the_files_changed(tmp_path: Path) -> 
     told = config(tmp_path / "awq") | {"bos_token_id": 1}
     (tmp_path / "awq" / "config.json").write_text(json.dumps(told), encoding="utf-8")
     assert repacked(tmp_path / "awq", tmp_path / "cache", said.append) != first
-    with readable(tmp_path / "awq", tmp_path / "cache", said.append) as folder:
+    with readable("exllamav2", tmp_path / "awq", tmp_path / "cache", said.append) as folder:
         assert config(folder)["quantization_config"]["quant_method"] == "gptq"
 
 

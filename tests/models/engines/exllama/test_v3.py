@@ -13,32 +13,10 @@ import pytest
 _MISSING = [name for name in ("torch", "exllamav3") if find_spec(name) is None]
 
 _CHECK = """
-import importlib.abc, importlib.machinery, inspect, sys, types
+import inspect
+from tests.models.engines.exllama import names
 
-class Anything:
-    def __init__(self, *_, **__): pass
-    def __call__(self, *given, **named):
-        return given[0] if len(given) == 1 and callable(given[0]) and not named else Anything()
-    def __getattr__(self, name):
-        if name.startswith("__"): raise AttributeError(name)
-        return Anything()
-    def __getitem__(self, _): return Anything()
-    def __or__(self, _): return Anything()
-    __ror__ = __or__
-
-class Names(types.ModuleType):
-    def __getattr__(self, name):
-        if name.startswith("__"): raise AttributeError(name)
-        return Anything()
-
-class Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
-    def find_spec(self, name, path, target=None):
-        if name.split(".")[0] in ("triton", "exllamav3_ext") or name == "exllamav3.ext":
-            return importlib.machinery.ModuleSpec(name, self, is_package=True)
-    def create_module(self, spec): return Names(spec.name)
-    def exec_module(self, module): pass
-
-sys.meta_path.insert(0, Finder())
+names.install()
 import torch
 from server.models.engine import Sampling
 from server.models.engines.exllama import v3
@@ -56,6 +34,15 @@ takes(v3.PagedGenerator.__init__, None, model=0, cache=0, tokenizer=0, max_batch
       num_draft_tokens=None, ngram_match_min=0, draft_model=0, draft_cache=0)
 for name in ("enqueue", "iterate", "cancel", "clear_queue", "close"):
     assert hasattr(v3.PagedGenerator, name), name
+# The estimate of `hearth check` is what the package sets aside.
+from types import SimpleNamespace as Sizes
+from server.models.vram import _BITS
+for heads, width in ((2, 64), (8, 128)):
+    for name, bits in (("q8", 8), ("q6", 6), ("q4", 4)):
+        kept = v3.CacheLayer_quant(None, Sizes(num_kv_heads=heads, head_dim=width), 0, 512, bits, bits)
+        kept.alloc(torch.device("cpu"))
+        given = sum(each.numel() * each.element_size() for each in (kept.qk, kept.qv, kept.sk, kept.sv))
+        assert given == 2 * heads * width * 512 * _BITS["exllamav3"][name] / 8, (name, given)
 from exllamav3.generator.pagetable import PageTable
 assert PageTable.reset_page_table and v3.Model.unload and v3.LoRA.unload and v3.CacheLayer_quant.storage_size
 
