@@ -4,10 +4,11 @@ import datetime
 import math
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pydantic import TypeAdapter, ValidationError
 from rich.console import Console
@@ -18,9 +19,13 @@ from config import Recipe
 from config.model import EchoModel, RemoteModel, Source
 from server.models.header import WeightsError, parts
 from server.models.hub import HubError, located
-from server.models.quantization import card, evaluating, originals
+from server.models.quantization import card, evaluating
 from server.models.quantization.card import Card, Evaluated
 from server.models.quantization.fault import QuantizeError, Told
+from server.models.quantization.work import digest
+
+if TYPE_CHECKING:
+    from server.models.quantization import kinds
 
 HANDBOOK = Path(__file__).parents[1] / "recipes" / "handbook"
 FORMATS = ("gguf", "gptq", "exl2", "exl3")
@@ -43,11 +48,14 @@ class Asked:
     calibration: Path | None = None
     plain: bool = False
     act_order: bool = True
+    group: int | None = None
+    """Inputs of a matrix of GPTQ that share a scale; None for the largest number that fits."""
 
 
 def quantize(recipe: Recipe, asked: Asked, out: Console, err: Console) -> int:
     """Quantise, or go on with a run that was cut; returns the exit code, 1 where it cannot be done."""
     try:
+        _check(asked)
         path = _located(recipe, asked.model)
         data = _data(asked) if asked.evaluate else None
         with _progress(out) as told:
@@ -66,6 +74,19 @@ def quantize(recipe: Recipe, asked: Asked, out: Console, err: Console) -> int:
 
 
 # ---- what is asked --------------------------------------------------------------------------------------------------
+
+
+def _check(asked: Asked) -> None:
+    """Raises QuantizeError for an option that the format has no use for."""
+    for option, given, formats in (
+        ("--type", asked.kind, ("gguf",)),
+        ("--plain", asked.plain, ("gguf",)),
+        ("--group", asked.group, ("gptq",)),
+        ("--no-act-order", not asked.act_order, ("gptq",)),
+        ("--calibration", asked.calibration, ("gguf", "gptq")),
+    ):
+        if given and asked.to not in formats:
+            raise QuantizeError(f"{option} is for {' and '.join(formats)}, and not for {asked.to}")
 
 
 def _located(recipe: Recipe, model: str) -> Path:
@@ -119,7 +140,7 @@ def _made(asked: Asked, path: Path, room: Path, told: Told) -> Made:
 
 
 def _gguf(asked: Asked, path: Path, told: Told) -> Made:
-    from server.models.quantization import calibration, gguf_file, kinds
+    from server.models.quantization import calibration, gguf_file, kinds, originals
 
     kind = kinds.for_bits(asked.bits) if asked.kind is None else kinds.named(asked.kind)
     original = originals.read(path)
@@ -135,7 +156,7 @@ def _gguf(asked: Asked, path: Path, told: Told) -> Made:
     name = f"{_stem(path)}-{kind.name}"
     folder = asked.out or path.parent / name
     file = folder / f"{name}.gguf"
-    plan = originals.digest([original.identity(), kind.name, text and [list(each) for each in text.windows]])
+    plan = digest([original.identity(), kind.name, text and [list(each) for each in text.windows]])
     if (found := _there(folder, file, plan)) is not None:
         return found
     folder.mkdir(parents=True, exist_ok=True)
@@ -148,13 +169,26 @@ def _gguf(asked: Asked, path: Path, told: Told) -> Made:
         plan=plan,
         sums={file.name: written.sha256},
         types=written.kinds,
+        unfit=_unfit(kind, written.unfit, original.count),
     )
     card.write(made, folder)
     return Made(file, folder, made)
 
 
+def _unfit(kind: "kinds.Kind", found: Mapping[int, int], whole: int) -> str:
+    """In words: which weights could not have the type asked for."""
+    if not found:
+        return ""
+    from server.models.header import BLOCKS
+
+    rows = " and ".join(str(columns) for columns in sorted(found))
+    share = 100 * sum(found.values()) / whole
+    block = BLOCKS[kind.ggml][0]
+    return f"{share:.0f} % are in rows of {rows}, no whole number of the blocks of {block} of {kind.name}"
+
+
 def _gptq(asked: Asked, path: Path, told: Told) -> Made:
-    from server.models.quantization import gptq_folder
+    from server.models.quantization import gptq_folder, originals
 
     if asked.bits != gptq_folder.BITS:
         raise QuantizeError(
@@ -165,11 +199,11 @@ def _gptq(asked: Asked, path: Path, told: Told) -> Made:
     folder = asked.out or path.parent / name
     if not path.is_dir():
         raise QuantizeError(f"{path}: gptq is made of a folder with safetensors, not of a GGUF file")
-    plan = gptq_folder.identity(path, text, act_order=asked.act_order)
+    plan = gptq_folder.identity(path, text, group=asked.group, act_order=asked.act_order)
     if (found := _there(folder, folder, plan)) is not None:
         return found
     original = originals.read(path)
-    sums = gptq_folder.write(path, folder, text, told, act_order=asked.act_order)
+    sums = gptq_folder.write(path, folder, text, told, group=asked.group, act_order=asked.act_order)
     order = ", the columns that matter most first" if asked.act_order else ""
     made = replace(
         _card(path, name, "GPTQ", folder),
@@ -273,12 +307,14 @@ def _size(path: Path) -> int:
 def _evaluated(made: Made, path: Path, data: evaluating.Data, room: Path, told: Told) -> Made:
     """The same with figures, on the card too."""
     count = made.card.weights
-    before = evaluating.score_kept(path, data, room, _within("before", told), count=count)
+    # What only one engine reads is compared with what the same engine makes of the original.
+    engine = _ENGINES.get(made.card.format, "auto")
+    before = evaluating.score_kept(path, data, room, _within("before", told), count=count, engine=engine)
     with _read_by_engines(made, told) as weights:
-        engine = _ENGINES.get(made.card.format, "auto")
         after = evaluating.score(weights, data, room, _within("now", told), count=count, engine=engine)
-    arithmetic = "float32 arithmetic" if before.exact else "weights rounded to int8 where they are not quantised"
-    by = "" if after.exact else f", and now is computed by {_ENGINES.get(made.card.format, 'the same engine')}"
+    rounded = "weights rounded to int8 where they are not quantised"
+    arithmetic = f"both computed by {engine}" if engine != "auto" else "float32 arithmetic" if before.exact else rounded
+    by = ", and now rounded to int8 besides" if before.exact and not after.exact else ""
     window = "" if data.questions else f", in windows of {evaluating.WINDOW} tokens"
     figures = Evaluated(
         data=data.name,

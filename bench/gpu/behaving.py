@@ -116,6 +116,25 @@ def conforms(text: str) -> bool:
 
 BEHAVIOURS = {each.__name__: each for each in (cancelled, overlong, shared_prefix, grammar)}
 
+FIGURES: dict[str, dict[str, tuple[str, float | None, float | None]]] = {
+    "cancelled": {
+        "late": ("events of a request after it was cancelled", None, 0.0),
+        "same": ("the request beside a cancelled one answers as alone, share of tokens", 0.95, None),
+        "begun": ("a request for all the room begins after a cancelled one", 1.0, None),
+    },
+    "overlong": {
+        "refused": ("a prompt over the context is refused by its fault", 1.0, None),
+        "answered": ("the request after an over-long one is answered", 1.0, None),
+    },
+    "shared_prefix": {
+        "kept": ("share of a beginning read before that is not computed again", 0.7, None),
+        "first": ("first token after a beginning read before, beside the first time", None, None),
+        "same": ("two answers after it alike, share of tokens", 0.95, None),
+    },
+    "grammar": {"valid": ("8 answers at once that conform to a JSON schema, share", 1.0, None)},
+}
+"""What each behaviour's figures are called, and their bars: at least, at most."""
+
 
 def _greedy(prompt: Sequence[int], tokens: int) -> Generate:
     sampling = Sampling(temperature=0.0, ignore_eos=True)

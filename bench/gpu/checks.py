@@ -3,7 +3,6 @@
 import json
 import os
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -16,45 +15,31 @@ import httpx
 from rich.console import Console
 
 from bench.gpu.arithmetic import limit
-from bench.gpu.behaving import BEHAVIOURS
+from bench.gpu.behaving import BEHAVIOURS, FIGURES
 from bench.gpu.driving import prompts, server_timed
 from bench.gpu.machine import alive, machine, used_memory, worker_of
 from bench.gpu.making import SIZES
+from bench.gpu.pictures import FAMILIES
+from bench.gpu.pictures import FIGURES as OF_PICTURES
+from bench.gpu.processes import MeasurementFailed, run
 from bench.gpu.report import Figure, Report
 from bench.live import hearth
 from bench.table import CannotRun
+from server.models import cuda
+from server.models.engines.exllama import extension
 
 LIMIT_S = 570.0
 """Of a step, below the ten minutes that one may take."""
+_TASK_S, _LONG_S = 150.0, 400.0
+"""Of one measurement, and of one that compiles or converts: one that hangs leaves the others their time."""
 _STREAMS = (1, 4, 16, 32)
 _CACHES = ("fp16", "q8", "q6", "q4")
+_GAIN = 1.4
+"""Times that the Triton kernel should be faster than torch over long contexts: what kernels tuned by hand gain."""
 _FREED_S = 20.0
+_FEW = 8
 _FREED = 0.95
 """Of the memory that the worker took, at least this much is free again once it is killed."""
-
-
-FIGURES: dict[str, dict[str, tuple[str, float | None, float | None]]] = {
-    "cancelled": {
-        "late": ("events of a request after it was cancelled", None, 0.0),
-        "same": ("the request beside a cancelled one answers as alone, share of tokens", 0.95, None),
-        "begun": ("a request for all the room begins after a cancelled one", 1.0, None),
-    },
-    "overlong": {
-        "refused": ("a prompt over the context is refused by its fault", 1.0, None),
-        "answered": ("the request after an over-long one is answered", 1.0, None),
-    },
-    "shared_prefix": {
-        "kept": ("share of a beginning read before that is not computed again", 0.7, None),
-        "first": ("first token after a beginning read before, beside the first time", None, None),
-        "same": ("two answers after it alike, share of tokens", 0.95, None),
-    },
-    "grammar": {"valid": ("8 answers at once that conform to a JSON schema, share", 1.0, None)},
-}
-"""What each behaviour's figures are called, and their bars: at least, at most."""
-
-
-class MeasurementFailed(RuntimeError):
-    """One sentence, or the last lines of the process that measured."""
 
 
 @dataclass
@@ -67,7 +52,7 @@ class Check:
     deadline: float = field(default_factory=lambda: time.monotonic() + LIMIT_S)
 
     def __post_init__(self) -> None:
-        self.report = Report.read(self.out)
+        self.report = Report.read(self.out, self._heard)
         self.data = self.out / "data"
         self.dry = self.device == "cpu"
         self.engine = "openvino" if self.dry else "exllamav2"
@@ -80,6 +65,13 @@ class Check:
         self.bandwidth: float | None = None
         self.attention: dict[int, float] = {}
         """Seconds that our attention takes for one new token of so many streams."""
+        self.rates: dict[int, float] = {}
+        """Tokens a second of so many streams, with the cache that a recipe takes unless told otherwise."""
+
+    def _heard(self, figure: Figure) -> None:
+        """Said at once, so that a log that is cut shows it too."""
+        value = figure.missed if figure.value is None else f"{figure.value:.4g} {figure.unit}".rstrip()
+        self.say.print(f"{figure.name}: {value} ({figure.state})", markup=False)
 
     def step(self, number: int) -> None:
         """Every check of a step, each whatever became of those before it."""
@@ -95,7 +87,10 @@ class Check:
     def _first(self) -> list[Callable[[], None]]:
         self.report.machine = machine(self.device)
         self.report.save()
-        return [*([] if self.dry else [self._built]), partial(self._logits, 1, "tiny" if self.dry else "small")]
+        seen = [partial(self._pictures, engine, family) for engine in self._seeing() for family in FAMILIES[engine]]
+        built = [] if self.dry else [self._built]
+        size = "tiny" if self.dry else "small"
+        return [*built, partial(self._logits, 1, size), partial(self._generated, 1, size), *seen]
 
     def _built(self) -> None:
         self._timed(1, "extension built, s", "s", self._build)
@@ -103,7 +98,7 @@ class Check:
     def _build(self) -> float:
         started = time.monotonic()
         command = [sys.executable, "-m", "server", "engines", "--recipe", str(self._recipe({})), "build", "exllamav2"]
-        self._run(command)
+        self._run(command, _LONG_S)
         return time.monotonic() - started
 
     def _logits(self, step: int, name_of_size: str) -> None:
@@ -129,13 +124,46 @@ class Check:
             Figure(step, f"{name} against transformers, same first choice ({wide})", found["agreement"], least=0.98),
         )
 
+    def _seeing(self) -> list[str]:
+        """The engines whose pictures are compared: the other one too, where its extension is built already."""
+        other = extension.state("exllamav3", self.data, cuda.gpus()).reason is None
+        return [] if self.dry else ["exllamav2", *(["exllamav3"] if other else [])]
+
+    def _pictures(self, engine: str, family: str) -> None:
+        told = {"engine": engine, "family": family, "device": self.device, "data": str(self.data)}
+        try:
+            found = self._task("pictures", {**told, "folder": str(self.out / "pictures")})
+        except MeasurementFailed as error:
+            for what, least, most in OF_PICTURES.values():
+                self._missed(1, f"{engine}, {family}: {what}", error, least=least, most=most)
+            return
+        for key, (what, least, most) in OF_PICTURES.items():
+            self.report.add(Figure(1, f"{engine}, {family}: {what}", found[key], least=least, most=most))
+
+    def _generated(self, step: int, name_of_size: str) -> None:
+        """Tokens that came one by one, through pages and with others beside them, in the eyes of transformers."""
+        size, tokens = SIZES[name_of_size], 16 if self.dry else 128
+        name = f"generated tokens that are transformers' first choice too ({size.hidden} x {size.layers})"
+        try:
+            models = self._model(name_of_size, halves=True)
+            told = self._told(models / self.form, prompt=300, tokens=tokens, streams=4, vocabulary=size.vocabulary)
+            exact = {"keys": {"precision": "f32", "weights": "float", "cache": "f32"}} if self.dry else {}
+            found = self._task("generated", told | exact)
+            judged = self._task("judged", {"source": str(models / "fp16"), "device": self.device, **found})
+        except MeasurementFailed as error:
+            self._missed(step, name, error, least=0.98)
+            return
+        self.report.add(Figure(step, name, judged["agreement"], least=0.98))
+
     # ---- step 2: how it behaves, and how fast ----------------------------------------------------------------------
 
     def _second(self) -> list[Callable[[], None]]:
-        logits = [] if self.dry else [partial(self._logits, 2, "middle")]
-        behaviours = [partial(self._behaviour, name) for name in BEHAVIOURS]
+        """What matters most first, as the time may be over before the end."""
+        logits = [] if self.dry else [partial(each, 2, "middle") for each in (self._logits, self._generated)]
         speeds = [partial(self._speed, cache) for cache in self.caches]
-        return [*logits, *behaviours, self._bandwidth, self._kernel, *speeds]
+        behaviours = [partial(self._behaviour, name) for name in BEHAVIOURS]
+        gain = [] if self.dry else [self._gain]
+        return [*logits, self._bandwidth, self._kernel, speeds[0], *gain, *behaviours, *speeds[1:]]
 
     def _behaviour(self, name: str) -> None:
         size = "tiny" if self.dry else "middle"
@@ -171,20 +199,36 @@ class Check:
             self._missed(2, "attention of new tokens", error)
             return
         self.report.machine["attention of new tokens"] = found["attention"]
+        if found["objection"] is not None:
+            self.report.told["Triton kernel not taken"] = found["objection"]
         for row in found["rows"]:
-            streams, length = row["streams"], row["length"]
-            what = f"attention of new tokens, {streams} x {length}"
-            self.attention.setdefault(streams, row["paged"] / 1000)
+            self._attention(row)
+        self.report.save()
+
+    def _attention(self, row: dict[str, Any]) -> None:
+        """The figures of one row of `measuring.kernel`."""
+        what = f"attention of new tokens, {row['streams']} x {row['length']}"
+        taken = min(row[way] for way in ("torch", "triton") if row[way] is not None)
+        self.attention.setdefault(row["streams"], taken / 1000)
+        for way in ("torch", "triton"):
+            if row[way] is None:
+                continue
             self.report.add(
-                Figure(2, f"{what}: a call", row["paged"], "ms"),
-                Figure(2, f"{what}: beside keys that lie in order", row["paged"] / row["plain"], "times"),
+                Figure(2, f"{what}: a call by {way}", row[way], "ms"),
+                Figure(2, f"{what}: {way} beside keys that lie in order", row[way] / row["order"], "times"),
             )
             if self.bandwidth is not None and not self.dry:
-                share = row["bytes_per_second"] / self.bandwidth
-                self.report.add(Figure(2, f"{what}: share of the memory bandwidth", share))
-            parts = ", ".join(f"{name} {100 * part:.0f} %" for name, part in row["parts"].items())
-            self.report.told[what] = parts
-        self.report.save()
+                share = row["bytes"] / (row[way] / 1000) / self.bandwidth
+                self.report.add(Figure(2, f"{what}: {way}, share of the memory bandwidth", share))
+            parts = ", ".join(f"{name} {100 * part:.0f} %" for name, part in row["parts"][way].items())
+            self.report.told[f"{what} by {way}"] = parts
+        gain = None if row["triton"] is None else row["torch"] / row["triton"]
+        # Against torch, which is what ExLlamaV2 would have without flash-attn.
+        name, missed = f"{what}: gain by the Triton kernel", None if gain else "the Triton kernel does not run here"
+        if not self.dry:
+            self.report.add(
+                Figure(2, name, gain, "times", least=_GAIN if row["length"] > 1000 else None, missed=missed)
+            )
 
     def _speed(self, cache: str) -> None:
         """Rates with one cache; bars for what the recipe takes unless told otherwise, which comes first."""
@@ -198,6 +242,8 @@ class Check:
             self._missed(2, f"speed, {cache} cache", error, least=0.6 if barred and not self.dry else None)
             return
         rates = {row["streams"]: row["rate"] for row in found["rows"]}
+        if barred:
+            self.rates = rates
         for row in found["rows"]:
             streams, rate = row["streams"], row["rate"]
             least = 0.6 if streams == 1 and barred and not self.dry else None
@@ -216,34 +262,57 @@ class Check:
             if 16 in rates:
                 self.report.add(Figure(2, "16 streams against one, tokens/s", rates[16] / rates[1], "times", least=8.0))
 
+    def _gain(self) -> None:
+        """The same model with attention by torch alone: what the Triton kernel makes of tokens a second."""
+        length, tokens = self.lengths
+        name = "tokens/s with the Triton kernel beside torch alone"
+        streams = (1, 16)
+        try:
+            told = self._told(self._model("7b", halves=False) / self.form, prompt=length, tokens=tokens)
+            told |= {"streams": streams, "cache": self.caches[0], "by_torch": True}
+            found = self._task("speed", told)
+        except MeasurementFailed as error:
+            self._missed(2, name, error)
+            return
+        for row in found["rows"]:
+            if (rate := self.rates.get(row["streams"])) is not None:
+                self.report.add(Figure(2, f"{name}, {row['streams']} at once", rate / row["rate"], "times"))
+
     # ---- step 3: in company --------------------------------------------------------------------------------------
 
     def _third(self) -> list[Callable[[], None]]:
         return [self._served, self._quantised]
 
     def _served(self) -> None:
-        """The real server against the bare generator, and its worker killed."""
+        """The real server, its worker killed, and the bare generator beside it."""
         streams, length, tokens = (2, 32, 16) if self.dry else (16, 128, 256)
         least = None if self.dry else 0.97
         name = f"server against bare generator, {streams} streams"
         try:
             source = self._model("tiny" if self.dry else "7b", halves=self.dry) / self.form
+            rate = self._rate_of_server(name, source, streams, length, tokens)
             bare = self._task("bare", self._told(source, prompt=length, tokens=tokens, streams=streams))["rate"]
-            context = -(-(length + tokens + 64) // 256) * 256
-            keys = {"engine": self.engine, "source": str(source), "parallel": streams, "context": context}
-            keys["cache_tokens"] = streams * context
-            before = used_memory()
-            with hearth(self._recipe({"chat": keys}), self.data) as live:
-                asked = prompts(streams, length, self.big.vocabulary)
-                server_timed(live.url, "chat", asked[:1], 4)
-                rate = server_timed(live.url, "chat", asked, tokens).rate
-                self.report.add(
-                    Figure(3, f"{name}: server", rate, "tokens/s"), Figure(3, f"{name}: bare", bare, "tokens/s")
-                )
-                self.report.add(Figure(3, name, rate / bare, least=least))
-                self._killed(live.url, live.pid, before)
         except (MeasurementFailed, CannotRun, RuntimeError, httpx.HTTPError) as error:
             self._missed(3, name, error, least=least)
+            return
+        self.report.add(Figure(3, f"{name}: bare", bare, "tokens/s"), Figure(3, name, rate / bare, least=least))
+
+    def _rate_of_server(self, name: str, source: Path, streams: int, length: int, tokens: int) -> float:
+        context = -(-(length + tokens + 64) // 256) * 256
+        keys = {"engine": self.engine, "source": str(source), "parallel": streams, "context": context}
+        keys["cache_tokens"] = streams * context
+        before = used_memory()
+        with hearth(self._recipe({"chat": keys}), self.data) as live:
+            asked = prompts(streams, length, self.big.vocabulary)
+            # Once as it will be, so that nothing is compiled or set aside while it is timed.
+            server_timed(live.url, "chat", asked, _FEW)
+            rate = server_timed(live.url, "chat", asked, tokens).rate
+            self.report.add(Figure(3, f"{name}: server", rate, "tokens/s"))
+            try:
+                self._killed(live.url, live.pid, before)
+            except (OSError, RuntimeError, httpx.HTTPError) as error:
+                self._missed(3, "memory freed by kill -9 of the worker", error, least=_FREED)
+        return rate
 
     def _killed(self, url: str, gateway: int, before: int | None) -> None:
         """kill -9 of the worker: its memory is free, and another one serves."""
@@ -293,7 +362,7 @@ class Check:
             models = self._model("tiny" if self.dry else "short", halves=True)
             command = [sys.executable, "-m", "server", "quantize", str(models / "fp16"), "--to", form, "--bits", "4"]
             command += ["--out", str(made), "--recipe", str(self._recipe({})), "--eval", "--data", str(self._text())]
-            self._run([*command, *(["--calibration", str(self._text())] if self.dry else [])])
+            self._run([*command, *(["--calibration", str(self._text())] if self.dry else [])], _LONG_S)
             told = json.loads((made / "quantized.json").read_text(encoding="utf-8"))
         except (MeasurementFailed, OSError) as error:
             self._missed(3, f"quantised to {form} and measured", error, least=0.0)
@@ -362,30 +431,7 @@ class Check:
         found: dict[str, Any] = json.loads(said.splitlines()[-1])
         return found
 
-    def _run(self, command: list[str]) -> str:
-        """What the process printed. Raises MeasurementFailed with its last lines, or when the step's time is over."""
-        left = self.deadline - time.monotonic()
-        if left <= 1:
-            raise MeasurementFailed("the time of this step was over")
+    def _run(self, command: list[str], most: float = _TASK_S) -> str:
+        """See `processes.run`; what is left of the step is a limit too."""
         self.say.print(f"{' '.join(command[2:4])} ...", markup=False)
-        process = subprocess.Popen(
-            command,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            cwd=Path(__file__).parents[2],
-            start_new_session=True,
-        )
-        try:
-            said, complained = process.communicate(timeout=left)
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.communicate()
-            raise MeasurementFailed("the time of this step was over") from None
-        except BaseException:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.communicate()
-            raise
-        if process.returncode:
-            raise MeasurementFailed("\n".join([*said.splitlines()[-3:], *complained.splitlines()[-12:]]))
-        return said
+        return run(command, most, self.deadline - time.monotonic())

@@ -1,7 +1,6 @@
 """What the check asks of the machine: whether it can begin, what it is, its GPUs' memory and the server's processes."""
 
 import os
-import shutil
 import time
 from importlib import metadata
 from pathlib import Path
@@ -9,6 +8,8 @@ from typing import Any
 
 from server.models import cuda
 from server.models.engines.exllama import extension
+
+_PACKAGES = ("hearth", "torch", "triton", "transformers", "exllamav2")
 
 
 def lacking() -> str | None:
@@ -21,11 +22,11 @@ def lacking() -> str | None:
         if (extension.version(package) if package == "exllamav2" else _version(package)) is None:
             extra = "cuda" if package == "exllamav2" else "transformers"
             return f"{package} is not installed; run: pip install 'hearth[{extra}]'"
-    if (
-        shutil.which("nvcc") is None
-        and not Path(os.environ.get("CUDA_HOME", "/usr/local/cuda"), "bin", "nvcc").exists()
-    ):
-        return "nvcc is not installed, and the extension of exllamav2 is compiled with it: install the CUDA toolkit"
+    if cuda.nvcc() is None:
+        return (
+            "nvcc is not installed, and the extension of exllamav2 is compiled with it: install the CUDA toolkit, or "
+            "say where it is by CUDA_HOME"
+        )
     return None
 
 
@@ -34,7 +35,7 @@ def machine(device: str) -> dict[str, Any]:
     found = [f"{gpu.name} (sm {gpu.capability})" for gpu in cuda.gpus()]
     told: dict[str, Any] = {"device": ", ".join(found) if device == "cuda" else f"cpu, {os.cpu_count()} processors"}
     told["when"] = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime())
-    return told | {name: _version(name) for name in ("hearth", "torch", "transformers", "exllamav2") if _version(name)}
+    return told | {name: _version(name) for name in _PACKAGES if _version(name)}
 
 
 def used_memory() -> int | None:

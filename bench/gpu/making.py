@@ -25,7 +25,11 @@ _CONTEXT = 8192
 
 
 def make(folder: Path, size: Size, *, halves: bool, seed: int = 0) -> Path:
-    """Write `folder`/gptq, and `folder`/fp16 with `halves`; what is there already stays."""
+    """Write `folder`/gptq, and `folder`/fp16 with `halves`; what is there already stays.
+
+    Without `halves`, where speed is asked for, groups are in the order of the inputs and `g_idx` is left out: with it
+    ExLlamaV2 looks up every row.
+    """
     import torch
     from safetensors.torch import save_file
 
@@ -44,7 +48,8 @@ def make(folder: Path, size: Size, *, halves: bool, seed: int = 0) -> Path:
         for name, each in tensors.items():
             if isinstance(each, Rounded):
                 stem = name.removesuffix(".weight")
-                packed |= {f"{stem}.{part}": value.cpu() for part, value in each.packed().items()}
+                parts = {part: value for part, value in each.packed().items() if halves or part != "g_idx"}
+                packed |= {f"{stem}.{part}": value.cpu() for part, value in parts.items()}
                 if halves:
                     plain[name] = each.weights().half().cpu().contiguous()
             else:

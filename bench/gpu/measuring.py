@@ -7,6 +7,7 @@ import json
 import sys
 import time
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from bench.gpu.arithmetic import agreement, relative_error, same_tokens
 from bench.gpu.behaving import BEHAVIOURS, ROOM
 from bench.gpu.driving import engine_timed, prompts
 from bench.gpu.making import SIZES, make
+from bench.gpu.pictures import pictures
 from config.model import LocalModel
 from server.models.engine import Engine
 from server.models.engines import create
@@ -26,6 +28,7 @@ _READ = 2 << 30
 _TIMES = 10
 _WARM = 8
 _CALLS = 20
+_NOT_HERE = "Triton or a CUDA device is missing"
 
 
 def loaded(told: dict[str, Any], **more: Any) -> Engine:
@@ -90,8 +93,8 @@ def logits(told: dict[str, Any]) -> dict[str, Any]:
     settings.no_sdpa = True
     settings.max_input_len = settings.max_seq_len = max(2048, told["tokens"])
     model = exllamav2.ExLlamaV2(settings)
-    cache = exllamav2.ExLlamaV2Cache(model, lazy=True)
-    model.load_autosplit(cache)
+    model.load()
+    cache = exllamav2.ExLlamaV2Cache(model)
     ids = torch.tensor(prompts(1, told["tokens"], told["vocabulary"]))
     with torch.inference_mode():
         found = model.forward(ids, cache)[0].float().cpu().numpy()
@@ -127,16 +130,50 @@ def scores(told: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+def generated(told: dict[str, Any]) -> dict[str, Any]:
+    """Greedy answers of all streams at once, token by token through pages: `ids` of the prompts and of the answers."""
+    context, streams = told["prompt"] + told["tokens"] + 64, told["streams"]
+    keys = {"context": context, "cache_tokens": streams * (-(-context // PAGE) * PAGE), "parallel": streams}
+    engine = loaded(told, **keys, **told.get("keys", {}))
+    asked = prompts(streams, told["prompt"], told["vocabulary"], seed=7)
+    found = engine_timed(engine, asked, told["tokens"]).ids
+    engine.close()
+    return {"prompts": asked, "answers": found}
+
+
+def judged(told: dict[str, Any]) -> dict[str, Any]:
+    """The share of the tokens of `answers` that transformers finds likeliest too after what is before them."""
+    import torch
+    import transformers
+
+    model = transformers.AutoModelForCausalLM.from_pretrained(
+        told["source"], dtype=torch.float16 if told["device"] == "cuda" else torch.float32
+    )
+    model = model.to(told["device"]).eval()
+    same = []
+    for asked, answer in zip(told["prompts"], told["answers"], strict=True):
+        ids = torch.tensor([[*asked, *answer]]).to(told["device"])
+        with torch.inference_mode():
+            likeliest = model(input_ids=ids).logits[0, len(asked) - 1 : -1].argmax(-1).cpu().tolist()
+        same += [one == other for one, other in zip(likeliest, answer, strict=True)]
+    return {"agreement": float(np.mean(same)), "tokens": len(same)}
+
+
 def speed(told: dict[str, Any]) -> dict[str, Any]:
     """Rate and first token at each number of streams, with one cache; and whether a batch answers as one does."""
     length, tokens, most = told["prompt"], told["tokens"], max(told["streams"])
     context = length + tokens + 64
     keys = {"context": context, "cache_tokens": most * (-(-context // 256) * 256), "parallel": most}
+    if told.get("by_torch"):
+        from server.models.engines.exllama import attention
+
+        attention.forgo_kernel()
     engine = loaded(told, cache=told["cache"], **keys, **told.get("keys", {}))
     asked = prompts(most, length, told["vocabulary"])
-    engine_timed(engine, asked[:1], _WARM)
     rows = []
     for streams in told["streams"]:
+        # What such a batch needs for the first time is set aside by other prompts, so that none was read before.
+        engine_timed(engine, prompts(streams, length, told["vocabulary"], seed=8), _WARM)
         timing = engine_timed(engine, asked[:streams], tokens)
         rows.append({"streams": streams, "rate": timing.rate, "first": timing.first})
     made: dict[str, Any] = {"rows": rows}
@@ -167,15 +204,25 @@ def _bare_exllamav2(told: dict[str, Any], asked: list[list[int]]) -> dict[str, f
 
     from server.models.engines.exllama import attention
 
-    attention.register()
+    _, longest = attention.register()
+
+    class Told(ExLlamaV2DynamicGenerator):  # type: ignore[misc]  # the package has no types
+        """The package's own, with the same attention: it is told how long sequences are, as flash-attn need not be."""
+
+        def get_paged_params(
+            self, batch_size: int, block_index: Any, cache_seqlens: Any, q_len: int, **rest: Any
+        ) -> Any:
+            longest.rows = int(cache_seqlens.max()) + q_len
+            return super().get_paged_params(batch_size, block_index, cache_seqlens, q_len, **rest)
+
     settings = exllamav2.ExLlamaV2Config(told["source"])
     settings.no_sdpa = True
     model = exllamav2.ExLlamaV2(settings)
     room = -(-(told["prompt"] + told["tokens"] + 64) // 256) * 256 * told["streams"]
-    cache = exllamav2.ExLlamaV2Cache(model, max_seq_len=room, lazy=True)
-    model.load_autosplit(cache)
+    model.load()
+    cache = exllamav2.ExLlamaV2Cache(model, max_seq_len=room)
     tokenizer = exllamav2.ExLlamaV2Tokenizer(settings)
-    generator = ExLlamaV2DynamicGenerator(model, cache, tokenizer, max_batch_size=told["streams"])
+    generator = Told(model, cache, tokenizer, max_batch_size=told["streams"])
     rate = 0.0
     for tokens in (_WARM, told["tokens"]):
         for prompt in asked:
@@ -210,50 +257,86 @@ def behaviour(told: dict[str, Any]) -> dict[str, float]:
 
 
 def kernel(told: dict[str, Any]) -> dict[str, Any]:
-    """Our attention over pages, for one new token of each stream, beside attention over keys that lie in order.
+    """Our attention over pages, for one new token of each stream: by torch, and by our Triton kernel where it runs.
 
-    Each row: `streams` and `length`; milliseconds of a call, `paged` and `plain`; bytes a second of keys and values
-    that the first one reads; and the share of it of each of torch's own functions, by the time they take.
+    Each row: `streams` and `length`; milliseconds of a call by `torch`, by `triton` (None where it does not run) and of
+    attention over keys that lie in `order`; bytes of keys and values that a call reads; and of torch's and Triton's
+    calls the share of each of their kernels. `objection` is why the Triton kernel is not taken here, None where it is.
     """
+    import torch
+
+    from server.models.engines.exllama import attention
+
+    objection = _objection(attention)
+    ways: dict[str, Any] = {"torch": None} if objection == _NOT_HERE else {"torch": None, "triton": _triton()}
+    rows = [_attended(told, streams, length, ways) for streams, length in told["shapes"]]
+    attention.expect(0)
+    return {"rows": rows, "attention": attention.BACKEND, "objection": objection, "torch": torch.__version__}
+
+
+def _objection(attention: Any) -> str | None:
+    """What the engine would find: see `paged_kernel.objection`."""
+    import torch
+
+    if not torch.cuda.is_available() or find_spec("triton") is None:
+        return _NOT_HERE
+    from server.models.engines.exllama import paged_kernel
+
+    found: str | None = paged_kernel.objection(attention._by_torch, torch.device("cuda"))
+    return found
+
+
+def _triton() -> Any:
+    from server.models.engines.exllama import paged_kernel
+
+    return paged_kernel
+
+
+def _attended(told: dict[str, Any], streams: int, length: int, ways: dict[str, Any]) -> dict[str, Any]:
+    """One row of `kernel`."""
     import torch
 
     from server.models.engines.exllama import attention
 
     device, kind = told["device"], torch.float16 if told["device"] == "cuda" else torch.float32
     heads, kv_heads, width = told["heads"], told["kv_heads"], told["width"]
-    rows = []
-    for streams, length in told["shapes"]:
-        pages = -(-(length + 1) // PAGE)
-        k_cache, v_cache = (
-            torch.randn(streams * pages, PAGE, kv_heads, width, device=device, dtype=kind) for _ in range(2)
+
+    def numbers(*shape: int) -> Any:
+        return torch.randn(*shape, device=device, dtype=kind)
+
+    pages = -(-(length + 1) // PAGE)
+    k_cache, v_cache = (numbers(streams * pages, PAGE, kv_heads, width) for _ in "kv")
+    table = torch.randperm(streams * pages, device=device, dtype=torch.int32).view(streams, pages)
+    q, (k, v) = numbers(streams, 1, heads, width), (numbers(streams, 1, kv_heads, width) for _ in "kv")
+    lengths = torch.full((streams,), length, device=device, dtype=torch.int32)
+    attention.expect(length + 1)
+
+    def paged() -> Any:
+        return attention.flash_attn_with_kvcache(q, k_cache, v_cache, k, v, lengths, table)
+
+    keys, values = (each[table.long()].flatten(1, 2)[:, : length + 1] for each in (k_cache, v_cache))
+    keys, values = (each.transpose(1, 2).contiguous() for each in (keys, values))
+
+    def plain() -> Any:
+        return torch.nn.functional.scaled_dot_product_attention(
+            q.transpose(1, 2), keys, values, enable_gqa=heads != kv_heads
         )
-        table = torch.randperm(streams * pages, device=device, dtype=torch.int32).view(streams, pages)
-        q = torch.randn(streams, 1, heads, width, device=device, dtype=kind)
-        k, v = (torch.randn(streams, 1, kv_heads, width, device=device, dtype=kind) for _ in range(2))
-        lengths = torch.full((streams,), length, device=device, dtype=torch.int32)
-        longest = attention.expect(length + 1)
 
-        def paged(q: Any = q, k: Any = k, v: Any = v, lengths: Any = lengths, table: Any = table) -> Any:
-            return attention.flash_attn_with_kvcache(q, k_cache, v_cache, k, v, lengths, table)  # noqa: B023
-
-        keys, values = (each[table.long()].flatten(1, 2)[:, : length + 1] for each in (k_cache, v_cache))
-        keys, values = (each.transpose(1, 2).contiguous() for each in (keys, values))
-
-        def plain(q: Any = q, keys: Any = keys, values: Any = values) -> Any:
-            return torch.nn.functional.scaled_dot_product_attention(
-                q.transpose(1, 2), keys, values, enable_gqa=heads != kv_heads
-            )
-
-        with torch.inference_mode():
-            found = paged()
-            keys[:, :, length], values[:, :, length] = k[:, 0], v[:, 0]
-            assert torch.allclose(found, plain().transpose(1, 2), atol=2e-2), "the attentions differ"
-            one, other = _fastest(paged, device), _fastest(plain, device)
-            read = 2 * streams * (length + 1) * kv_heads * width * q.element_size()
-            row = {"streams": streams, "length": length, "paged": 1000 * one, "plain": 1000 * other}
-            rows.append({**row, "bytes_per_second": read / one, "parts": _parts(paged, device)})
-        longest.rows = 0
-    return {"rows": rows, "attention": attention.BACKEND}
+    read = 2 * streams * (length + 1) * kv_heads * width * q.element_size()
+    row: dict[str, Any] = {"streams": streams, "length": length, "triton": None, "bytes": read, "parts": {}}
+    keys[:, :, length], values[:, :, length] = k[:, 0], v[:, 0]
+    with torch.inference_mode():
+        row["order"] = 1000 * _fastest(plain, device)
+        for name, chosen in ways.items():
+            attention._kernel = chosen
+            try:
+                found = paged()
+                assert torch.allclose(found, plain().transpose(1, 2), atol=2e-2), f"attention by {name} differs"
+                row[name] = 1000 * _fastest(paged, device)
+                row["parts"][name] = _parts(paged, device)
+            finally:
+                attention._kernel = None
+    return row
 
 
 def _fastest(call: Callable[[], Any], device: str) -> float:
@@ -288,7 +371,7 @@ def _parts(call: Callable[[], Any], device: str) -> dict[str, float]:
     return {name[:60]: spent[name] / whole for name in largest}
 
 
-_ALL = (bandwidth, reference, logits, scores, speed, bare, made, behaviour, kernel)
+_ALL = (bandwidth, reference, logits, scores, generated, judged, speed, bare, made, behaviour, kernel, pictures)
 TASKS: dict[str, Callable[[dict[str, Any]], Any]] = {each.__name__: each for each in _ALL}
 
 if __name__ == "__main__":

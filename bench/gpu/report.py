@@ -1,6 +1,7 @@
 """gpu-check.json and the table of it: each figure with its bar, and what could not be measured with the reason."""
 
 import json
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -49,16 +50,18 @@ class Report:
     figures: list[Figure]
     told: dict[str, str] = field(default_factory=dict)
     """What is no figure, by what it is of: the kernels that a call is made of."""
+    heard: Callable[[Figure], None] = lambda _: None
+    """Called with each figure that is added."""
 
     @classmethod
-    def read(cls, folder: Path) -> "Report":
+    def read(cls, folder: Path, heard: Callable[[Figure], None] = lambda _: None) -> "Report":
         """What earlier steps left; an empty one where there is none."""
         try:
             told = json.loads((folder / FILE).read_text(encoding="utf-8"))
         except FileNotFoundError:
-            return cls(folder, {}, [])
+            return cls(folder, {}, [], heard=heard)
         figures = [Figure(**{key: each[key] for key in Figure.__dataclass_fields__}) for each in told["figures"]]
-        return cls(folder, told["machine"], figures, told.get("told", {}))
+        return cls(folder, told["machine"], figures, told.get("told", {}), heard)
 
     def begin(self, step: int) -> None:
         """Forget what an earlier run of this step found."""
@@ -70,6 +73,8 @@ class Report:
     def add(self, *figures: Figure) -> None:
         self.figures += figures
         self.save()
+        for each in figures:
+            self.heard(each)
 
     def save(self) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)

@@ -78,7 +78,7 @@ def build(engine: str, data: Path, gpus: tuple[str, ...], limit_s: float, out: C
 
 def _built(engine: str, data: Path, asked_for: tuple[str, ...], limit_s: float, out: Console) -> Path:
     gpus = asked_for or tuple(gpu.capability for gpu in cuda.gpus())
-    nvcc = shutil.which("nvcc")
+    nvcc = cuda.nvcc()
     if missing := list(_missing(engine, gpus, nvcc)):
         raise BuildError(f"{engine}: the build needs {'; '.join(missing)}")
     assert nvcc is not None
@@ -112,7 +112,7 @@ def _missing(engine: str, gpus: Sequence[str], nvcc: str | None) -> Iterator[str
     if not gpus:
         yield "a CUDA device, or --gpu with the compute capability of one, such as 9.0"
     if nvcc is None:
-        yield "nvcc of the CUDA toolkit on the PATH"
+        yield "nvcc of the CUDA toolkit, on the PATH or under CUDA_HOME"
     elif (unlike := _unlike(nvcc)) is not None:
         yield unlike
     if not any(shutil.which(name) for name in ("c++", "g++", "clang++")):

@@ -35,6 +35,13 @@ def gpus() -> tuple[Gpu, ...]:
     return read(done.stdout, os.environ.get("CUDA_VISIBLE_DEVICES"))
 
 
+def nvcc() -> str | None:
+    """The compiler of the CUDA toolkit: on the PATH, or where CUDA_HOME says the toolkit is."""
+    homes = filter(None, (os.environ.get("CUDA_HOME"), os.environ.get("CUDA_PATH")))
+    places = [os.environ.get("PATH", os.defpath), *(f"{home}/bin" for home in homes)]
+    return shutil.which("nvcc", path=os.pathsep.join(places))
+
+
 def read(said: str, visible: str | None) -> tuple[Gpu, ...]:
     """The GPUs of nvidia-smi's table `said` that `visible` names by number or uuid, in its order; None for all."""
     found: list[tuple[str, str, Gpu]] = []

@@ -1,5 +1,6 @@
 """`scripts/gpu-check` where there is no GPU: its arithmetic, its report, its models, and how it refuses."""
 
+import io
 import json
 import os
 import subprocess
@@ -15,10 +16,11 @@ from rich.console import Console
 
 from bench.gpu import measuring
 from bench.gpu.arithmetic import Size, agreement, limit, relative_error, same_tokens
-from bench.gpu.behaving import BEHAVIOURS, ROOM, conforms
-from bench.gpu.checks import FIGURES, Check, MeasurementFailed
+from bench.gpu.behaving import BEHAVIOURS, FIGURES, ROOM, conforms
+from bench.gpu.checks import Check
 from bench.gpu.making import SIZES, make
 from bench.gpu.measuring import loaded
+from bench.gpu.processes import MeasurementFailed
 from bench.gpu.report import FILE, Figure, Report
 from server.models.engine import Delta, Engine, Event, Generate
 from tests.making import made
@@ -151,6 +153,27 @@ def test_one_that_does_not_misses_them(engine: Engine) -> None:
     assert conforms('{"name": "a", "count": 1}') and not conforms("[]") and not conforms("{")
 
 
+def test_what_is_found_is_said_at_once_and_a_task_that_hangs_leaves_the_others_time(tmp_path: Path) -> None:
+    said = Console(record=True, width=200, file=io.StringIO())
+    check = Check(tmp_path, "cpu", said)
+    with pytest.raises(MeasurementFailed, match="it took more than 0 s"):
+        check._run([sys.executable, "-c", "import signal; signal.pause()"], 0.2)
+    check.report.add(Figure(1, "near", 0.01, most=0.02), Figure(1, "never", least=1.0, missed="no time"))
+    shown = said.export_text()
+    assert "near: 0.01 (passed)" in shown and "never: no time (not measured)" in shown
+
+
+@needs_torch
+def test_generated_tokens_are_judged_by_transformers(tmp_path: Path) -> None:
+    folder = make(tmp_path / "made", Size(128, 1, 2, 1, 256, 512, group=64), halves=True) / "fp16"
+    told = {"engine": "openvino", "source": str(folder), "data": str(tmp_path), "device": "cpu", "vocabulary": 512}
+    found = measuring.generated({**told, "prompt": 20, "tokens": 6, "streams": 2, "keys": {"precision": "f32"}})
+    assert [len(each) for each in found["answers"]] == [6, 6]
+    assert measuring.judged({**told, **found}) == {"agreement": 1.0, "tokens": 12}
+    wrong = [[(token + 1) % 512 for token in found["answers"][0]], found["answers"][1]]
+    assert measuring.judged({**told, **found, "answers": wrong})["agreement"] < 1
+
+
 @needs_torch
 def test_attention_of_new_tokens_is_timed_beside_keys_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(measuring, "_CALLS", 1)
@@ -158,11 +181,12 @@ def test_attention_of_new_tokens_is_timed_beside_keys_in_order(monkeypatch: pyte
     found = measuring.kernel(asked)
     assert [(row["streams"], row["length"]) for row in found["rows"]] == [(1, 300), (3, 255)]
     for row in found["rows"]:
-        assert row["paged"] > 0 and row["plain"] > 0 and row["bytes_per_second"] > 0
-        assert row["parts"] and sum(row["parts"].values()) <= 1.001
+        assert row["torch"] > 0 and row["order"] > 0 and row["triton"] is None
+        assert row["bytes"] == 2 * row["streams"] * (row["length"] + 1) * 2 * 32 * 4
+        assert row["parts"]["torch"] and sum(row["parts"]["torch"].values()) <= 1.001
     from server.models.engines.exllama.attention import expect
 
-    assert expect(0).rows == 0 and found["attention"] == "torch sdpa"
+    assert expect(0).rows == 0 and found["attention"] == "torch sdpa" and "missing" in found["objection"]
 
 
 def test_a_check_that_fails_does_not_stop_those_after_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -179,14 +203,17 @@ def test_a_check_that_fails_does_not_stop_those_after_it(tmp_path: Path, monkeyp
         if name == "bandwidth":
             raise MeasurementFailed("no memory")
         if name == "kernel":
-            return {"rows": [], "attention": "none"}
+            return {"rows": [], "attention": "none", "objection": "no GPU"}
         return {"rows": [{"streams": 1, "rate": 5.0, "first": 0.1}], "same": 1.0}
 
     monkeypatch.setattr(Check, "_task", task)
     monkeypatch.setattr(Check, "_model", lambda check, name, halves: tmp_path)
+    first = Check(tmp_path, "cpu", Console(quiet=True))._first()
+    assert [getattr(each, "func", each).__name__ for each in first] == ["_logits", "_generated"]
     Check(tmp_path, "cpu", Console(quiet=True)).step(2)
-    assert told == [*BEHAVIOURS, "bandwidth", "kernel", "speed"]
+    assert told == ["bandwidth", "kernel", "speed", *BEHAVIOURS]
     report = Report.read(tmp_path)
+    assert report.told == {"Triton kernel not taken": "no GPU"}
     missed = {figure.name: figure.missed for figure in report.failed() if figure.missed}
     assert [missed[what] for what, _, _ in FIGURES["cancelled"].values()] == ["the GPU fell off the bus"] * 3
     assert missed["the check behaviour"] == "a fault of the check itself"
@@ -200,9 +227,11 @@ def test_speed_on_a_gpu_is_told_beside_what_its_memory_allows(tmp_path: Path, mo
             return {"bytes_per_second": 4e12}
         if name == "kernel":
             assert (told["heads"], told["kv_heads"], told["width"]) == (32, 32, 128)
-            rows = [{"streams": n, "length": length, "paged": 0.1, "plain": 0.05} for n, length in told["shapes"]]
-            parts = {"bytes_per_second": 1e12, "parts": {"gather": 0.7}}
-            return {"rows": [{**row, **parts} for row in rows], "attention": "torch sdpa"}
+            rows = [{"streams": n, "length": length, "torch": 0.2, "order": 0.05} for n, length in told["shapes"]]
+            parts = {"triton": 0.1, "bytes": 1e8, "parts": {"torch": {"gather": 0.7}, "triton": {"_attended": 1.0}}}
+            return {"rows": [{**row, **parts} for row in rows], "attention": "torch sdpa", "objection": None}
+        if name == "speed" and told.get("by_torch"):
+            return {"rows": [{"streams": n, "rate": 200.0, "first": 0.01} for n in told["streams"]]}
         if name == "speed":
             rates = {1: 250.0, 4: 900.0, 16: 1900.0, 32: 3000.0}
             return {"rows": [{"streams": n, "rate": rates[n], "first": 0.01} for n in told["streams"]], "same": 1.0}
@@ -219,6 +248,12 @@ def test_speed_on_a_gpu_is_told_beside_what_its_memory_allows(tmp_path: Path, mo
     # 32 layers of 0.1 ms, in a step of 4 ms.
     share = found["fp16 cache, 1 stream: share of a step that our attention takes, if it is used"]
     assert share.value == pytest.approx(0.8)
-    assert found["attention of new tokens, 32 x 4096: share of the memory bandwidth"].value == pytest.approx(0.25)
-    assert report.told["attention of new tokens, 1 x 192"] == "gather 70 %"
+    long = "attention of new tokens, 32 x 4096"
+    assert found[f"{long}: torch, share of the memory bandwidth"].value == pytest.approx(0.125)
+    assert found[f"{long}: triton, share of the memory bandwidth"].value == pytest.approx(0.25)
+    gain = found[f"{long}: gain by the Triton kernel"]
+    assert (gain.value, gain.least, gain.state) == (pytest.approx(2.0), 1.4, "passed")
+    assert report.told["attention of new tokens, 1 x 192 by torch"] == "gather 70 %"
+    assert found["tokens/s with the Triton kernel beside torch alone, 1 at once"].value == pytest.approx(1.25)
+    assert found["tokens/s with the Triton kernel beside torch alone, 16 at once"].value == pytest.approx(9.5)
     assert "q4 cache, 32 streams: tokens a second" in found

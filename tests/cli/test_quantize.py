@@ -1,12 +1,14 @@
 """`hearth quantize`: the table, the card and the exit codes, as a user meets them."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
 
 from server.__main__ import main
+from server.models.quantization import evaluating, exllama
 from tests.making import made
 from tests.making.oracle import needs_torch
 
@@ -59,6 +61,17 @@ def test_a_model_of_the_recipe_gets_smaller_and_its_card_says_what_that_cost(rec
     assert plain.exit_code == 1 and "made of other weights or fitted to another text" in plain.stderr
 
 
+def test_the_table_says_which_weights_could_not_have_the_type(recipe: Path, tmp_path: Path) -> None:
+    done = hearth(recipe, "chat", "--type", "q4_k", "--plain", "--out", str(tmp_path / "out"))
+    assert done.exit_code == 0, done.stderr
+    says = "no whole number of the blocks of 256 of q4_k"
+    assert says in " ".join(done.stdout.split()) and says in (tmp_path / "out" / "README.md").read_text("utf-8")
+    kept = json.loads((tmp_path / "out" / "quantized.json").read_text(encoding="utf-8"))
+    assert kept["types"]["q5_0"] > kept["types"]["q4_k"] > 0
+    fits = hearth(recipe, "chat", "--type", "q5_0", "--plain", "--out", str(tmp_path / "fits"))
+    assert fits.exit_code == 0 and "no whole number" not in fits.stdout and "q5_0 " in fits.stdout
+
+
 def test_every_fault_is_one_sentence(recipe: Path, tmp_path: Path) -> None:
     """Each before anything is written."""
     out = str(tmp_path / "out")
@@ -68,6 +81,11 @@ def test_every_fault_is_one_sentence(recipe: Path, tmp_path: Path) -> None:
         ("nowhere",): "nowhere is no model of ",
         ("chat", "--type", "q9"): "--type q9 is not one of q2_k, ",
         ("chat", "--to", "gptq", "--bits", "3"): "--bits 3: gptq is made with 4 bits",
+        ("chat", "--group", "64"): "--group is for gptq, and not for gguf",
+        ("chat", "--no-act-order"): "--no-act-order is for gptq, and not for gguf",
+        ("chat", "--to", "gptq", "--plain"): "--plain is for gguf, and not for gptq",
+        ("chat", "--to", "exl2", "--calibration", "none.txt"): "--calibration is for gguf and gptq, and not for exl2",
+        ("chat", "--to", "exl3", "--type", "q4_k"): "--type is for gguf, and not for exl3",
         (gguf, "--to", "gptq"): "gptq is made of a folder with safetensors, not of a GGUF file",
         (gguf, "--to", "exl2"): "exl2 is made of a folder with safetensors, not of a GGUF file",
         ("chat", "--eval", "--data", "none.txt"): "--data none.txt: ",
@@ -84,6 +102,34 @@ def _asked(folder: Path) -> Path:
     file = folder / "asked.jsonl"
     file.write_text('{"prompt": "a", "answer": "b"}', encoding="utf-8")
     return file
+
+
+def test_what_one_engine_reads_is_compared_with_the_original_in_the_same_engine(
+    recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The converter and both evaluations stand in: a GPU is needed for them."""
+    asked: list[tuple[str, str]] = []
+
+    def write(form: str, folder: Path, out: Path, *_: object) -> dict[str, str]:
+        shutil.copytree(folder, out)
+        return {"model.safetensors": "0"}
+
+    def score(path: Path, *_: object, engine: str, **__: object) -> evaluating.Scores:
+        asked.append((path.name, engine))
+        return evaluating.Scores(2, 1.0, [True, False], [b"a", b"b"], exact=False)
+
+    monkeypatch.setattr(exllama, "lacking", lambda *_: None)
+    monkeypatch.setattr(exllama, "write", write)
+    monkeypatch.setattr(evaluating, "score", score)
+    source = made("random", family="qwen3", format="safetensors")
+    done = hearth(recipe, "chat", "--to", "exl2", "--out", str(tmp_path / "out"), "--eval")
+    assert done.exit_code == 0, done.stderr
+    assert asked == [(source.name, "exllamav2"), ("out", "exllamav2")]
+    assert "both computed by exllamav2; before is" in (tmp_path / "out" / "README.md").read_text(encoding="utf-8")
+    # Kept for the next format of the same engine, and for no other.
+    assert hearth(recipe, "chat", "--to", "exl2", "--bits", "3", "--out", str(tmp_path / "b3"), "--eval").exit_code == 0
+    assert hearth(recipe, "chat", "--to", "exl3", "--out", str(tmp_path / "v3"), "--eval").exit_code == 0
+    assert asked[2:] == [("b3", "exllamav2"), (source.name, "exllamav3"), ("v3", "exllamav3")]
 
 
 @needs_torch

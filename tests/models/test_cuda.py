@@ -1,8 +1,10 @@
 """The GPUs of a machine, as nvidia-smi tells them."""
 
+from pathlib import Path
+
 import pytest
 
-from server.models.cuda import Gpu, gpus, read
+from server.models.cuda import Gpu, gpus, nvcc, read
 
 SAID = """\
 0, GPU-aa11, NVIDIA H200, 9.0, 143771, 143000
@@ -41,3 +43,18 @@ def test_what_is_no_table_is_no_gpu() -> None:
 def test_a_machine_without_the_tool_has_none(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "")
     assert gpus() == ()
+
+
+def test_the_compiler_is_on_the_path_or_where_cuda_home_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("one", "two"):
+        tool = tmp_path / name / "bin" / "nvcc"
+        tool.parent.mkdir(parents=True)
+        tool.touch(mode=0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("CUDA_HOME", raising=False)
+    monkeypatch.delenv("CUDA_PATH", raising=False)
+    assert nvcc() is None
+    monkeypatch.setenv("CUDA_HOME", str(tmp_path / "one"))
+    assert nvcc() == str(tmp_path / "one" / "bin" / "nvcc")
+    monkeypatch.setenv("PATH", str(tmp_path / "two" / "bin"))
+    assert nvcc() == str(tmp_path / "two" / "bin" / "nvcc")

@@ -25,6 +25,7 @@ from server.models.quantization.ggml import Quantiser
 from tests.making import made
 from tests.making.oracle import needs_torch
 from tests.models.engines.driving import finished, text
+from tests.models.engines.exllama.processor import needs_exllamav2
 
 ROOT = Path(__file__).parents[2]
 SILENT = lambda *_: None  # noqa: E731
@@ -65,9 +66,15 @@ def test_the_head_has_six_bits_and_rows_that_do_not_fit_take_blocks_of_32() -> N
     four = kinds.named("q4_k")
     assert kinds.stored(four, 512, head=False) is GGMLQuantizationType.Q4_K
     assert kinds.stored(four, 512, head=True) is GGMLQuantizationType.Q6_K
-    assert kinds.stored(four, 320, head=False) is GGMLQuantizationType.Q4_0
     assert kinds.stored(four, 320, head=True) is GGMLQuantizationType.Q8_0
     assert kinds.stored(four, 20, head=False) is GGMLQuantizationType.F16
+    for name in kinds.TYPES:
+        kind = kinds.named(name)
+        found = kinds.stored(kind, 320, head=False)
+        assert kinds.bits(found) >= kind.bits and (found is kind.ggml) == (320 % kinds.BLOCKS[kind.ggml][0] == 0)
+    # As llama.cpp has it.
+    assert kinds.stored(four, 320, head=False) is GGMLQuantizationType.Q5_0
+    assert kinds.stored(kinds.named("q3_k"), 320, head=False) is GGMLQuantizationType.IQ4_NL
 
 
 @pytest.mark.parametrize("name", ["q4_0", "q4_1", "q5_0", "q8_0"])
@@ -257,6 +264,23 @@ def test_exl3_goes_on_with_a_job_that_was_begun(tmp_path: Path) -> None:
     assert command("exl3", tmp_path, job, into, 4.0)[-5:] == ["-w", str(job), "-r", "-hb", "6"]
 
 
+@needs_exllamav2
+def test_exllamav2_converts_without_the_packages_that_read_parquet_files() -> None:
+    """`scripts/setup cuda` leaves pandas and fastparquet out. The converter's modules are read; nothing is computed."""
+    run = command("exl2", Path("in"), Path("job"), Path("made"), 4.0)
+    asked = [run[run.index("-c") + 1], run[run.index("-c") + 2]]
+    code = "import sys; from tests.models.engines.exllama.processor import prepared; prepared(); exec(sys.argv.pop(1))"
+    done = subprocess.run(
+        [sys.executable, "-c", code, *asked, "-h"],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        cwd=Path(__file__).parents[2],
+        check=False,
+    )
+    assert done.returncode == 0 and "Convert model to ExLlamaV2" in done.stdout, done.stderr[-2000:]
+
+
 def test_what_a_machine_lacks_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))  # no nvidia-smi
     folder = made("random", format="safetensors")
@@ -299,3 +323,63 @@ def test_gptq_keeps_a_layer_nearer_than_rounding_does(act_order: bool) -> None:
     assert int(fitted.zeros.min()) >= 1
     if not act_order:
         assert fitted.group.tolist() == [0] * 64 + [1] * 64
+
+
+def _windows(folder: Path) -> list[list[int]]:
+    ids = vocabulary.from_folder(folder, 2048).encode(PROMPT * 6, parse_special=False)
+    return [ids[:40], ids[40:70]]
+
+
+@needs_torch
+@pytest.mark.parametrize("family", ["llama", "qwen3"])
+def test_a_layer_in_parts_reads_and_makes_what_it_does_as_a_whole(family: str) -> None:
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    from server.models.quantization import gptq_folder
+
+    folder = made("random", family=family, format="safetensors")
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+    layer = model.model.layers[0]
+    with torch.inference_mode():
+        calls = gptq_folder._first_inputs(model, _windows(folder), SILENT)
+        read: dict[str, list[torch.Tensor]] = {}
+        hooks = [
+            gptq_folder._linear(layer, name).register_forward_pre_hook(
+                lambda _, given, name=name: read.setdefault(name, []).append(given[0][0])
+            )
+            for name in ("q", "o", "gate", "down")
+        ]
+        whole = [layer(hidden, **rest) for hidden, rest in calls]
+        for hook in hooks:
+            hook.remove()
+        pass_ = gptq_folder._Pass(layer, calls, "cpu")
+        for name, rows in read.items():
+            each = torch.cat(rows)
+            assert torch.allclose(pass_.hessian(name), each.T @ each / len(each), rtol=1e-4, atol=1e-6), name
+        pass_.through()
+    assert all(torch.allclose(made, one, atol=1e-5) for (made, _), one in zip(calls, whole, strict=True))
+
+
+@needs_torch
+def test_a_cut_gptq_run_goes_on_after_the_last_whole_layer(tmp_path: Path) -> None:
+    from server.models.quantization import gptq_folder
+
+    folder = made("random", family="qwen3", format="safetensors")
+    steps: list[str] = []
+
+    def cut(step: str, done: int, whole: int) -> None:
+        if step.startswith("fitting layer 1"):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        gptq_folder.write(folder, tmp_path / "cut", PROMPT * 9, cut, act_order=True)
+    assert not (tmp_path / "cut").exists()
+    told = gptq_folder.write(folder, tmp_path / "cut", PROMPT * 9, lambda step, *_: steps.append(step), act_order=True)
+    assert not any(step.startswith("fitting layer 0") for step in steps)
+    assert told == gptq_folder.write(folder, tmp_path / "whole", PROMPT * 9, SILENT, act_order=True)
+    with pytest.raises(QuantizeError, match=r"--group 100: .* is no whole number of them; 128 fits"):
+        gptq_folder.write(folder, tmp_path / "other", PROMPT, SILENT, group=100, act_order=True)
+    told = gptq_folder.write(folder, tmp_path / "fine", PROMPT * 9, SILENT, group=32, act_order=True)
+    said = json.loads((tmp_path / "fine" / "config.json").read_text(encoding="utf-8"))
+    assert said["quantization_config"]["group_size"] == 32

@@ -20,6 +20,10 @@ STAGES = (("attn_q", "attn_k", "attn_v"), ("attn_output",), ("ffn_gate", "ffn_up
 """Matrices with the same input, in the order in which a layer comes by them."""
 
 
+_ROWS = 128
+"""Rows of attention that are computed at once."""
+
+
 def tensor(name: str, layer: int) -> str:
     """The full name of a layer's matrix."""
     return f"blk.{layer}.{name}.weight"
@@ -86,21 +90,34 @@ class Network:
                 queries = self._norm(queries, layer.weights[name])
             elif name in layer.weights:
                 keys = self._norm(keys, layer.weights[name])
-        queries, keys = self._rotated(queries), self._rotated(keys)
-        places = np.arange(count)
-        hidden = places[None, :] > places[:, None]
-        if shape.window:
-            hidden |= places[None, :] <= places[:, None] - shape.window
-        mixed = np.empty_like(queries)
+        queries = self._rotated(queries) * np.float32(shape.head_dim**-0.5)
+        keys = self._rotated(keys)
+        # Queries that share a head of keys are rows of one matrix: [key heads, tokens, queries of each, width].
         shared = shape.heads // shape.kv_heads
-        for head in range(shape.heads):
-            scores = queries[:, head] @ keys[:, head // shared].T / np.float32(shape.head_dim**0.5)
-            scores[hidden] = -np.inf
+        asking = queries.reshape(count, shape.kv_heads, shared, shape.head_dim).transpose(1, 0, 2, 3)
+        asked, given = keys.transpose(1, 2, 0), values.transpose(1, 0, 2)
+        mixed = np.empty((count, shape.kv_heads, shared, shape.head_dim), np.float32)
+        for start in range(0, count, _ROWS):
+            end = min(start + _ROWS, count)
+            rows = asking[:, start:end].reshape(shape.kv_heads, -1, shape.head_dim)
+            # Keys after the last of these rows are seen by none of them.
+            scores = (rows @ asked[..., :end]).reshape(shape.kv_heads, -1, shared, end)
+            scores += self._unseen(start, end)[:, None]
             scores -= scores.max(-1, keepdims=True)
             np.exp(scores, out=scores)
-            scores /= scores.sum(-1, keepdims=True)
-            mixed[:, head] = scores @ values[:, head // shared]
+            found = scores.reshape(shape.kv_heads, -1, end) @ given[:, :end]
+            found = found.reshape(shape.kv_heads, -1, shared, shape.head_dim)
+            found /= scores.sum(-1, keepdims=True)
+            mixed[start:end] = found.transpose(1, 0, 2, 3)
         return mixed.reshape(count, -1)
+
+    def _unseen(self, start: int, end: int) -> Floats:
+        """To be added to the scores of rows `start` to `end` of all keys up to there: -inf where one is not seen."""
+        places, keys = np.arange(start, end)[:, None], np.arange(end)[None, :]
+        hidden = keys > places
+        if self._shape.window:
+            hidden |= keys <= places - self._shape.window
+        return np.where(hidden, np.float32(-np.inf), np.float32(0))
 
     def _rotated(self, heads: Floats) -> Floats:
         """[tokens, heads, width], turned by their places."""

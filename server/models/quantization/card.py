@@ -55,6 +55,8 @@ class Card:
     plan: str
     sums: Mapping[str, str]
     types: Mapping[str, int] = field(default_factory=dict)
+    unfit: str = ""
+    """What could not have the type that was asked for, and why."""
     evaluated: tuple[Evaluated, ...] = ()
     versions: Mapping[str, str] = field(default_factory=dict)
 
@@ -76,6 +78,9 @@ class Card:
             ("smaller by", f"{self.saved:.1f} %"),
             ("bits a weight", f"{self.bits:.2f}, scales included"),
         ]
+        if self.types:
+            shares = [f"{name} {100 * count / self.weights:.1f} %" for name, count in self.types.items()]
+            rows.append(("types of weights", "; ".join([", ".join(shares), *filter(None, [self.unfit])])))
         for each in self.evaluated:
             what = f"{each.data}, {each.places} {'answers' if each.before is None else 'tokens'}"
             if each.before is not None and each.after is not None:
@@ -125,9 +130,6 @@ def _text(card: Card) -> str:
     lines = [f"# {card.name}", "", f"{card.source}, quantised to {card.format}: {card.how}.", ""]
     lines += ["| | |", "|---|---|", *(f"| {name} | {value} |" for name, value in card.rows()), ""]
     lines += [f"Perplexity and accuracy: {each.how}" for each in card.evaluated if each.how]
-    if card.types:
-        shares = ", ".join(f"{name} {100 * count / card.weights:.1f} %" for name, count in card.types.items())
-        lines += ["", f"Weights by type: {shares}."]
     lines += ["", f"Made {card.when} with {', '.join(f'{name} {each}' for name, each in card.versions.items())}.", ""]
     lines += ["| file | SHA-256 |", "|---|---|", *(f"| {name} | `{each}` |" for name, each in card.sums.items())]
     return "\n".join(lines) + "\n"

@@ -32,7 +32,7 @@ from server.models.engine import (
 from server.models.engines import create
 from server.models.header import parts
 from server.models.quantization.fault import QuantizeError, Told
-from server.models.quantization.originals import digest
+from server.models.quantization.work import digest
 
 WINDOW = 512
 """Tokens read at a time."""
@@ -110,16 +110,17 @@ def read(file: Path, option: str = "--data") -> Data:
     return Data(file.name, questions=questions)
 
 
-def score_kept(path: Path, data: Data, room: Path, told: Told, *, count: int) -> Scores:
+def score_kept(path: Path, data: Data, room: Path, told: Told, *, count: int, engine: str = "auto") -> Scores:
     """`score`, which is kept in `room` and taken from there while neither the weights nor the data changed."""
     files = [(file.name, (found := file.stat()).st_size, found.st_mtime_ns) for file in parts(path)]
     asked = [asdict(each) for each in data.questions] or data.text
-    plan = digest([str(path.resolve()), files, asked, WINDOW, MOST_TOKENS, metadata.version("openvino")])
+    by = metadata.version("openvino" if engine == "auto" else engine)
+    plan = digest([str(path.resolve()), files, asked, WINDOW, MOST_TOKENS, engine, by])
     file = room / "cache" / "scores" / f"{plan[:32]}.json"
     try:
         return msgspec.json.decode(file.read_bytes(), type=Scores)
     except (OSError, msgspec.DecodeError):
-        found_scores = score(path, data, room, told, count=count)
+        found_scores = score(path, data, room, told, count=count, engine=engine)
     file.parent.mkdir(parents=True, exist_ok=True)
     fresh = file.with_suffix(".new")
     fresh.write_bytes(msgspec.json.encode(found_scores))

@@ -21,8 +21,7 @@ from server.models import cuda, native
 from server.models.engines.exllama import extension, preflight
 from server.models.header import config, parts
 from server.models.quantization.fault import QuantizeError, Told
-from server.models.quantization.originals import digest
-from server.models.quantization.work import alone, sha256, sync
+from server.models.quantization.work import alone, digest, sha256, sync
 
 _ENGINES = {"exl2": "exllamav2", "exl3": "exllamav3"}
 _MODULES = {"exl2": "exllamav2.conversion.convert_exl2", "exl3": "exllamav3.conversion.convert_model"}
@@ -31,6 +30,14 @@ _MOST = 8.0
 _STATUS = re.compile(r"\[STATUS\](?P<status>\{.*?\})\[/STATUS\]")
 _QUANTISED = re.compile(r"-- Quantized: (?P<module>\S+)")
 _BLOCK = re.compile(r"\.layers\.(?P<number>\d+)\b")
+_RUN = """
+import importlib.util, runpy, sys, types
+for name in ("pandas", "fastparquet"):
+    if importlib.util.find_spec(name) is None:
+        sys.modules[name] = types.ModuleType(name)
+runpy.run_module(sys.argv[1], run_name="__main__", alter_sys=True)
+"""
+"""Runs a converter. exllamav2's imports two packages for texts in parquet files, of which it is given none here."""
 _LAST_LINES = 12
 _PATIENCE_S = 30.0
 """How long a converter has to end itself when this run is broken off."""
@@ -96,7 +103,7 @@ def write(form: str, folder: Path, out: Path, bits: float, data: Path, told: Tol
 
 def command(form: str, source: Path, job: Path, made: Path, bits: float) -> list[str]:
     """How the converter is called; `job` is its work folder, which it goes on with where it holds a cut run."""
-    said = [sys.executable, "-u", "-m", _MODULES[form], "-b", f"{bits:g}"]
+    said = [sys.executable, "-u", "-c", _RUN, _MODULES[form], "-b", f"{bits:g}"]
     if form == "exl2":
         return [*said, "-i", str(source), "-o", str(job), "-cf", str(made), "-hb", "6", "-so"]
     resumes = (job / "ckpt" / "job.json").exists()

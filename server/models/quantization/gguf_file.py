@@ -23,10 +23,10 @@ from server.models.quantization.fault import QuantizeError, Told
 from server.models.quantization.fitting import Seen, rounded
 from server.models.quantization.ggml import Quantiser
 from server.models.quantization.kinds import FLOATS, Kind, stored
-from server.models.quantization.originals import Floats, FolderOriginal, GgufOriginal, Original, Part, digest
-from server.models.quantization.work import alone, sha256, sync
+from server.models.quantization.originals import Floats, FolderOriginal, GgufOriginal, Original, Part
+from server.models.quantization.work import alone, digest, sha256, sync
 
-_FORMAT = 2
+_FORMAT = 3
 """To be raised with every change of what is written, so that a cut run of other code is not gone on with."""
 
 
@@ -40,6 +40,8 @@ class Written:
     by: str
     kinds: dict[str, int]
     """How many weights are of each type."""
+    unfit: dict[int, int]
+    """How many weights are in rows that are no whole number of the blocks asked for, by the length of the rows."""
 
 
 def write(original: Original, kind: Kind, file: Path, told: Told, text: Text | None = None) -> Written:
@@ -60,7 +62,7 @@ def write(original: Original, kind: Kind, file: Path, told: Told, text: Text | N
             quantiser.check(each)
         reused = run.begin(told)
         run.finish(told)
-        written = Written(file, sha256(run.part_file), reused, quantiser.by, run.counts())
+        written = Written(file, sha256(run.part_file), reused, quantiser.by, run.counts(), run.unfit())
         run.part_file.replace(file)
         sync(file.parent)
     shutil.rmtree(work)
@@ -92,6 +94,13 @@ class _Run:
         for part in self._original.parts:
             name = self.types[part.name].name.lower()
             counted[name] = counted.get(name, 0) + part.count
+        return counted
+
+    def unfit(self) -> dict[int, int]:
+        counted: dict[int, int] = {}
+        for part in self._original.parts:
+            if part.kept is None and part.size[-1] % BLOCKS[self._kind.ggml][0]:
+                counted[part.size[-1]] = counted.get(part.size[-1], 0) + part.count
         return counted
 
     def begin(self, told: Told) -> int:

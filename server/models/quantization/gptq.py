@@ -18,9 +18,8 @@ PACKED = 8
 """Values of four bits in a word of 32."""
 _DAMPING = (0.01, 0.1, 1.0)
 """Of the mean of the Hessian's diagonal, added to it: the paper's one hundredth, more where that does not do."""
-_NARROWER = 40
-"""How many narrower ranges are tried for each group, each by one hundredth; what lies outside is cut."""
-_NORM = 2.4
+_NARROWER, _STEP = 20, 0.02
+"""How many ranges are tried for each group, and by how much each is narrower; what lies outside is cut."""
 _SMALL = 1024
 
 
@@ -86,28 +85,29 @@ def rounded(weight: Any, hessian: Any, group: int, *, act_order: bool) -> Rounde
     weight[:, dead] = 0
     order = torch.argsort(torch.diagonal(hessian), descending=True) if act_order else torch.arange(columns)
     order = order.to(weight.device)
-    weight = weight[:, order]
     inverse = _inverse_factor(hessian[order][:, order])
-    values = torch.empty(weight.shape, dtype=torch.uint8, device=weight.device)
+    # Inputs are worked on as rows, which lie together.
+    left = weight.t()[order].contiguous()
+    values = torch.empty(left.shape, dtype=torch.uint8, device=weight.device)
     scales, zeros = [], []
     for start in range(0, columns, group):
         end = start + group
-        block, factor = weight[:, start:end].clone(), inverse[start:end, start:end]
-        scale, zero = _grid(block)
+        block, factor = left[start:end], inverse[start:end, start:end]
+        # What an error costs in the end is its square over that of the factor's diagonal (algorithm 1).
+        scale, zero = _grid(block, torch.diagonal(factor).square().reciprocal())
         scales.append(scale.half())
         zeros.append(zero.to(torch.uint8))
         errors = torch.empty_like(block)
         for at in range(group):
-            column = block[:, at]
-            value = (torch.round(column / scale) + zero).clamp(0, LEVELS - 1)
-            values[:, start + at] = value.to(torch.uint8)
-            error = (column - (value - zero) * scale) / factor[at, at]
-            block[:, at:] -= torch.outer(error, factor[at, at:])
-            errors[:, at] = error
-        weight[:, end:] -= errors @ inverse[start:end, end:]
+            row = block[at]
+            value = (torch.round(row / scale) + zero).clamp(0, LEVELS - 1)
+            values[start + at] = value.to(torch.uint8)
+            errors[at] = (row - (value - zero) * scale) / factor[at, at]
+            block[at + 1 :].addr_(factor[at, at + 1 :], errors[at], alpha=-1)
+        left[end:].addmm_(inverse[start:end, end:].t(), errors, alpha=-1)
     back = torch.argsort(order)
     groups = (torch.arange(columns, device=weight.device) // group).to(torch.int32)
-    return Rounded(values[:, back], torch.stack(scales), torch.stack(zeros), groups[back])
+    return Rounded(values[back].t(), torch.stack(scales), torch.stack(zeros), groups[back])
 
 
 def _inverse_factor(hessian: Any) -> Any:
@@ -127,24 +127,25 @@ def _inverse_factor(hessian: Any) -> Any:
     raise ValueError("the inputs of a layer are not numbers that can be fitted to")
 
 
-def _grid(block: Any) -> tuple[Any, Any]:
-    """Scale and zero point [out] of each row of a group: of the ranges tried, the one that rounds best.
+def _grid(block: Any, costs: Any) -> tuple[Any, Any]:
+    """Scale and zero point [out] of each column of a group [group, out]: of the ranges tried, the one that rounds best.
 
-    The stored zero point less one has four bits too, so a zero point is 1 at least.
+    `costs` [group] is how much the square of an error counts. The stored zero point less one has four bits too, so a
+    zero point is 1 at least.
     """
     import torch
 
-    low, high = block.amin(1).clamp(max=0), block.amax(1).clamp(min=0)
+    low, high = block.amin(0).clamp(max=0), block.amax(0).clamp(min=0)
+    widest = torch.maximum((high - low) / (LEVELS - 1), high / (LEVELS - 2))
     best = torch.full_like(low, torch.inf)
     scale, zero = torch.ones_like(low), torch.ones_like(low)
     for narrower in range(_NARROWER):
-        share = 1 - narrower / 100
-        spread = torch.maximum((high - low) / (LEVELS - 1), high / (LEVELS - 2)) * share
+        share = 1 - _STEP * narrower
         # To what is stored, so that the columns to come make good for that too.
-        tried = spread.clamp(min=1e-7).half().float()
+        tried = (widest * share).clamp(min=1e-7).half().float()
         at = torch.round(-low * share / tried).clamp(1, LEVELS - 1)
-        made = ((torch.round(block / tried[:, None]) + at[:, None]).clamp(0, LEVELS - 1) - at[:, None]) * tried[:, None]
-        error = (made - block).abs_().pow_(_NORM).sum(1)
+        made = (block / tried).round_().add_(at).clamp_(0, LEVELS - 1).sub_(at).mul_(tried)
+        error = costs @ made.sub_(block).square_()
         better = error < best
         best = torch.where(better, error, best)
         scale, zero = torch.where(better, tried, scale), torch.where(better, at, zero)

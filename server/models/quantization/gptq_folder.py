@@ -4,6 +4,7 @@ Each layer is fitted to the inputs that it gets from the quantised layers before
 written for each layer, so nothing is held twice. Embedding, head and norms stay 16-bit floats.
 """
 
+import contextlib
 import json
 import shutil
 from collections.abc import Iterator, Sequence
@@ -19,11 +20,11 @@ from server.models.engines.sampling import vocabulary
 from server.models.header import config
 from server.models.quantization.fault import QuantizeError, Told
 from server.models.quantization.gptq import Rounded, few_threads, rounded
-from server.models.quantization.originals import digest
-from server.models.quantization.work import alone, sha256, sync
+from server.models.quantization.work import alone, digest, sha256, sync
 
 BITS = 4
-_GROUPS = (128, 64, 32)
+GROUPS = (128, 64, 32)
+"""Inputs that share a scale."""
 _MULTIPLE = 32
 """What exllamav2 wants the sizes of a matrix to be a multiple of."""
 _WINDOW, _MOST_WINDOWS = 512, 128
@@ -31,19 +32,23 @@ _STAGES = (("q", "k", "v"), ("o",), ("gate", "up"), ("down",))
 """Matrices with the same input, in the order in which it comes by them."""
 _COMPANY = ("*.json", "*.jinja", "tokenizer.model", "LICENSE*", "NOTICE*")
 _MISSING = "gptq needs torch and transformers; run: pip install 'hearth[transformers]'"
-_FORMAT = 1
+_FORMAT = 2
+"""To be raised with every change of what is written, so that a cut run of other code is not gone on with."""
 
 
-def identity(folder: Path, text: str, *, act_order: bool) -> str:
+def identity(folder: Path, text: str, *, group: int | None, act_order: bool) -> str:
     """Changes with whatever decides what is written."""
     files = {file.name: [file.stat().st_size, file.stat().st_mtime_ns] for file in sorted(folder.glob("*.*"))}
-    return digest([_FORMAT, files, text, act_order, _WINDOW, _MOST_WINDOWS])
+    return digest([_FORMAT, files, text, group, act_order, _WINDOW, _MOST_WINDOWS])
 
 
-def write(folder: Path, out: Path, text: str, told: Told, *, act_order: bool) -> dict[str, str]:
+def write(
+    folder: Path, out: Path, text: str, told: Told, *, group: int | None = None, act_order: bool
+) -> dict[str, str]:
     """The model of `folder` as GPTQ at `out`, which is not there yet; `text` is what it is fitted to.
 
-    Returns the SHA-256 of each file of weights. Raises QuantizeError or WeightsError.
+    `group` inputs share a scale; None is the largest of 128, 64 and 32 that fits. Returns the SHA-256 of each file of
+    weights. Raises QuantizeError or WeightsError.
     """
     try:
         import torch
@@ -53,10 +58,10 @@ def write(folder: Path, out: Path, text: str, told: Told, *, act_order: bool) ->
     if not folder.is_dir():
         raise QuantizeError(f"{folder}: gptq is made of a folder with safetensors, not of a GGUF file")
     original = Folder(folder, keep_floats=True)
-    group = _group(folder, original)
+    asked, group = group, _group(folder, original, group)
     work = out.with_name(f".{out.name}.quantizing")
     with alone(work), torch.inference_mode(), few_threads(original.shape.hidden):
-        _begin(work, identity(folder, text, act_order=act_order))
+        _begin(work, identity(folder, text, group=asked, act_order=act_order))
         windows = _windows(folder, original, text)
         told("loading the model", 0, 1)
         transformers.utils.logging.disable_progress_bar()
@@ -67,12 +72,13 @@ def write(folder: Path, out: Path, text: str, told: Told, *, act_order: bool) ->
         for number, layer in enumerate(model.model.layers):
             file = work / _file(number + 1, original.shape.layers)
             layer.to(device)
+            pass_ = _Pass(layer, calls, device)
             if (found := _finished(file)) is not None:
                 _put_back(layer, number, found)
             else:
-                made = _layer(layer, number, calls, group, device, told, original.shape.layers, act_order=act_order)
+                made = _layer(pass_, number, group, told, original.shape.layers, act_order=act_order)
                 _keep(file, {**made, **_rest(original, number)})
-            _through(layer, calls, device)
+            pass_.through()
             layer.to("meta")
         _keep(work / _file(0, original.shape.layers), _rest(original, None))
         sums = _finish(folder, work, group, act_order=act_order)
@@ -115,13 +121,16 @@ def _matrices(original: Folder) -> list[Tensor]:
     return [each for each in tensors(original.shape) if each.layer is not None and each.name in stages]
 
 
-def _group(folder: Path, original: Folder) -> int:
-    """The largest group that divides the inputs of every matrix. Raises QuantizeError where none does."""
+def _group(folder: Path, original: Folder, asked: int | None) -> int:
+    """The group asked for, or the largest one that divides the inputs of every matrix. Raises QuantizeError."""
     sizes = [each.size for each in _matrices(original)]
     for rows, columns in sizes:
         if rows % _MULTIPLE or columns % _MULTIPLE:
             raise QuantizeError(f"{folder}: a matrix of {rows} x {columns} has no whole groups of {_MULTIPLE}")
-    return next(group for group in _GROUPS if all(columns % group == 0 for _, columns in sizes))
+    fitting = [group for group in GROUPS if all(columns % group == 0 for _, columns in sizes)]
+    if asked is not None and asked not in fitting:
+        raise QuantizeError(f"--group {asked}: a matrix of {folder.name} is no whole number of them; {fitting[0]} fits")
+    return asked or fitting[0]
 
 
 def _windows(folder: Path, original: Folder, text: str) -> list[list[int]]:
@@ -175,12 +184,6 @@ def _first_inputs(model: Any, windows: Sequence[Sequence[int]], told: Told) -> l
     return calls
 
 
-def _through(layer: Any, calls: list[tuple[Any, dict[str, Any]]], device: str) -> None:
-    """Replace each hidden state by what the layer makes of it."""
-    for number, (hidden, rest) in enumerate(calls):
-        calls[number] = (_called(layer, hidden, rest, device).to("cpu"), rest)
-
-
 def _called(layer: Any, hidden: Any, rest: dict[str, Any], device: str) -> Any:
     made = layer(_moved(hidden, device), **{name: _moved(each, device) for name, each in rest.items()})
     return made[0] if isinstance(made, tuple) else made
@@ -199,24 +202,70 @@ def _linear(layer: Any, name: str) -> Any:
     return module
 
 
-def _layer(
-    layer: Any,
-    number: int,
-    calls: list[tuple[Any, dict[str, Any]]],
-    group: int,
-    device: str,
-    told: Told,
-    layers: int,
-    *,
-    act_order: bool,
-) -> dict[str, Any]:
+class _Pass:
+    """One layer over all windows, each part of it computed as seldom as fitting allows.
+
+    A stage ends where the inputs of its matrices are known, and what attention has made by then is kept, so it is not
+    computed again for the stages behind it. `calls` are the windows' states, and those after the layer in the end.
+    """
+
+    def __init__(self, layer: Any, calls: list[tuple[Any, dict[str, Any]]], device: str) -> None:
+        self._calls = calls
+        self._device = device
+        self._attended: list[Any] = []
+        self.layer = layer
+
+    def hessian(self, name: str) -> Any:
+        """The mean of x x^T over all inputs of the matrix of this name, float32 [in, in]."""
+        import torch
+
+        module = _linear(self.layer, name)
+        total = torch.zeros(module.in_features, module.in_features, device=self._device)
+        count, attended = 0, []
+
+        def note(_: Any, args: tuple[Any, ...]) -> None:
+            nonlocal count
+            rows = args[0].reshape(-1, module.in_features).float()
+            total.addmm_(rows.t(), rows)
+            count += len(rows)
+            if name == "o":
+                attended.append(args[0].to("cpu"))
+            raise _Reached
+
+        hook = module.register_forward_pre_hook(note)
+        for at in range(len(self._calls)):
+            with contextlib.suppress(_Reached):
+                self._called(at)
+        hook.remove()
+        self._attended = attended or self._attended
+        return total / count
+
+    def through(self) -> None:
+        """Replace each state by what the layer makes of it."""
+        for at, (_, rest) in enumerate(self._calls):
+            self._calls[at] = (self._called(at).to("cpu"), rest)
+
+    def _called(self, at: int) -> Any:
+        hidden, rest = self._calls[at]
+        if not self._attended:
+            return _called(self.layer, hidden, rest, self._device)
+        attention = self.layer.self_attn
+        usual = attention.forward
+        attention.forward = lambda **_: (attention.o_proj(_moved(self._attended[at], self._device)), None)
+        try:
+            return _called(self.layer, hidden, rest, self._device)
+        finally:
+            attention.forward = usual
+
+
+def _layer(pass_: _Pass, number: int, group: int, told: Told, layers: int, *, act_order: bool) -> dict[str, Any]:
     """Round the layer's matrices in place; returns them packed, by their names in files."""
     made: dict[str, Any] = {}
     for stage, names in enumerate(_STAGES):
         told(f"fitting layer {number}, {' '.join(names)}", len(_STAGES) * number + stage, len(_STAGES) * layers)
-        hessian = _hessian(layer, _linear(layer, names[0]), calls, device)
+        hessian = pass_.hessian(names[0])
         for name in names:
-            module = _linear(layer, name)
+            module = _linear(pass_.layer, name)
             try:
                 found = rounded(module.weight.data.float().clone(), hessian.clone(), group, act_order=act_order)
             except ValueError as error:
@@ -225,26 +274,6 @@ def _layer(
             stem = folder_name(name, number).removesuffix(".weight")
             made |= {f"{stem}.{part}": each.cpu() for part, each in found.packed().items()}
     return made
-
-
-def _hessian(layer: Any, module: Any, calls: list[tuple[Any, dict[str, Any]]], device: str) -> Any:
-    """The mean of x x^T over all inputs of `module`, float32 [in, in]."""
-    import torch
-
-    total = torch.zeros(module.in_features, module.in_features, device=device)
-    count = 0
-
-    def note(_: Any, args: tuple[Any, ...]) -> None:
-        nonlocal count
-        rows = args[0].reshape(-1, module.in_features).float()
-        total.addmm_(rows.t(), rows)
-        count += len(rows)
-
-    hook = module.register_forward_pre_hook(note)
-    for hidden, rest in calls:
-        _called(layer, hidden, rest, device)
-    hook.remove()
-    return total / count
 
 
 # ---- files ----------------------------------------------------------------------------------------------------------

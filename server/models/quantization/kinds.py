@@ -32,6 +32,15 @@ _FILE_TYPES = _LADDER | _BESIDE
 TYPES = tuple(_FILE_TYPES)
 _HEAD_BITS = 6.0
 FLOATS = (GGMLQuantizationType.F32, GGMLQuantizationType.F16, GGMLQuantizationType.BF16)
+_OF_32 = {
+    GGMLQuantizationType.Q2_K: GGMLQuantizationType.IQ4_NL,
+    GGMLQuantizationType.Q3_K: GGMLQuantizationType.IQ4_NL,
+    GGMLQuantizationType.IQ4_XS: GGMLQuantizationType.IQ4_NL,
+    GGMLQuantizationType.Q4_K: GGMLQuantizationType.Q5_0,
+    GGMLQuantizationType.Q5_K: GGMLQuantizationType.Q5_1,
+    GGMLQuantizationType.Q6_K: GGMLQuantizationType.Q8_0,
+}
+"""What stands for a type with blocks of 256 where rows are no whole number of these."""
 
 
 @dataclass(frozen=True)
@@ -78,19 +87,11 @@ def named(name: str) -> Kind:
 def stored(kind: Kind, columns: int, *, head: bool) -> GGMLQuantizationType:
     """How a matrix with rows of `columns` is stored in a file of this kind.
 
-    The head has at least six bits. Rows that are no whole number of blocks take the next larger type with blocks of 32,
-    and float16 where these do not fit either.
+    The head has at least six bits. Rows that are no whole number of blocks take the type with blocks of 32 that
+    llama.cpp's quantiser takes (tensor_type_fallback in src/llama-quant.cpp), and float16 where these do not fit.
     """
     wanted = GGMLQuantizationType.Q6_K if head and kind.bits < _HEAD_BITS else kind.ggml
-    for each in (wanted, _of_32(wanted), GGMLQuantizationType.F16):
+    for each in (wanted, _OF_32.get(wanted, wanted), GGMLQuantizationType.F16):
         if columns % BLOCKS[each][0] == 0:
             return each
     raise AssertionError("any row is a whole number of float16")
-
-
-def _of_32(kind: GGMLQuantizationType) -> GGMLQuantizationType:
-    """The type with blocks of 32 that has no fewer bits."""
-    for name in ("Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0"):
-        if bits(GGMLQuantizationType[name]) >= bits(kind):
-            return GGMLQuantizationType[name]
-    return GGMLQuantizationType.Q8_0

@@ -4,8 +4,6 @@ A folder is read by our own engine's reader, so it is one that this computes. A 
 its metadata is taken over as it is.
 """
 
-import hashlib
-import json
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
@@ -284,8 +282,3 @@ class GgufOriginal(Original):
         with self.path.open("rb") as file:
             file.seek(entry.start)
             return file.read(entry.bytes)
-
-
-def digest(values: object) -> str:
-    """Of what JSON can say; equal for equal plans."""
-    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()

@@ -1,8 +1,10 @@
-"""The folder of a run that may be cut: one run at a time, and files that are on the disk when they are said to be."""
+"""The folder of a run that may be cut: one run at a time, files that are on the disk when they are said to be, and what
+tells that a later run is of the same plan."""
 
 import contextlib
 import fcntl
 import hashlib
+import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -42,3 +44,8 @@ def sync(path: Path) -> None:
         os.fsync(at)
     finally:
         os.close(at)
+
+
+def digest(values: object) -> str:
+    """Of what JSON can say; equal for equal plans."""
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()

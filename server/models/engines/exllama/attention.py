@@ -1,4 +1,5 @@
-"""Causal attention over pages for ExLlamaV2 where flash-attn is not installed: its interface, on torch alone.
+"""Causal attention over pages for ExLlamaV2 where flash-attn is not installed: its interface, on torch, and on a
+Triton kernel of our own for new tokens.
 
 Without flash-attn ExLlamaV2 computes attention without a causal mask, which is wrong, and takes one request at a
 time. It looks for three functions and some flags in its own module, and finds those here. Shapes are flash-attn's:
@@ -6,7 +7,9 @@ q [batch, queries, heads, width], keys and values [batch or pages, rows, key hea
 """
 
 import inspect
+import logging
 import sys
+from importlib.util import find_spec
 from typing import Any
 
 import torch
@@ -20,8 +23,10 @@ except ImportError:
 _PAGED = varlen_attn is not None and "block_table" in inspect.signature(varlen_attn).parameters
 """Whether torch has a kernel that reads pages, which it has from 2.13 on."""
 
+log = logging.getLogger(__name__)
+
 FLASH = "flash-attn"
-TORCH_PAGED, TORCH = "torch varlen", "torch sdpa"
+TORCH_PAGED, TORCH, TRITON = "torch varlen", "torch sdpa", "triton"
 
 
 class Longest:
@@ -37,6 +42,9 @@ class Longest:
 _longest = Longest()
 BACKEND = TORCH_PAGED if _PAGED and torch.cuda.is_available() else TORCH
 """Which of torch's own functions computes it here."""
+_kernel: Any = None
+"""The module `paged_kernel` where new tokens are left to it."""
+_forgone = False
 
 
 def expect(rows: int) -> Longest:
@@ -46,7 +54,10 @@ def expect(rows: int) -> Longest:
 
 
 def register() -> tuple[str, Longest]:
-    """Give ExLlamaV2 its attention, unless flash-attn did; which one it is, and what is to be told before each pass."""
+    """Give ExLlamaV2 its attention, unless flash-attn did; which one it is, and what is to be told before each pass.
+
+    New tokens are left to our Triton kernel where a short trial finds it right and faster.
+    """
     attn: Any = sys.modules["exllamav2.attn"]
     model: Any = sys.modules["exllamav2.model"]
     here = getattr(attn, "flash_attn_with_kvcache", None)
@@ -58,7 +69,28 @@ def register() -> tuple[str, Longest]:
     attn.has_flash_attn = attn.has_flash_attn_with_paged = True
     attn.has_flash_attn_with_window = attn.has_flash_attn_with_softcap = True
     model.has_flash_attn = True
-    return BACKEND, _longest
+    return _chosen(), _longest
+
+
+def forgo_kernel() -> None:
+    """Leave all to torch in this process, whatever a trial would find; before `register`."""
+    global _forgone
+    _forgone = True
+
+
+def _chosen() -> str:
+    """Try the Triton kernel where there is a GPU for it; what computes from now on, for new tokens first."""
+    global _kernel
+    _kernel = None
+    if _forgone or not torch.cuda.is_available() or find_spec("triton") is None:
+        return BACKEND
+    from server.models.engines.exllama import paged_kernel
+
+    if (reason := paged_kernel.objection(_by_torch, torch.device("cuda", torch.cuda.current_device()))) is not None:
+        log.info("attention of new tokens stays with %s: %s", BACKEND, reason)
+        return BACKEND
+    _kernel = paged_kernel
+    return f"{TRITON}, {BACKEND}"
 
 
 def flash_attn_with_kvcache(
@@ -81,11 +113,29 @@ def flash_attn_with_kvcache(
     """
     if not causal:
         raise ValueError("attention over pages is causal")
+    scale = q.shape[-1] ** -0.5 if softmax_scale is None else softmax_scale
+    compute = _kernel.attend if _kernel is not None and _kernel.takes(q, k_cache) else _by_torch
+    given = q, k_cache, v_cache, k, v, cache_seqlens, block_table, scale, window_size[0], softcap, _longest.rows
+    return compute(*given)
+
+
+def _by_torch(
+    q: Any,
+    k_cache: Any,
+    v_cache: Any,
+    k: Any,
+    v: Any,
+    lengths: Any,
+    block_table: Any,
+    scale: float,
+    window: int,
+    softcap: float,
+    longest: int,
+) -> Any:
+    """`longest` is how many rows of keys the longest sequence has, its new ones counted, and 0 if unknown."""
     batch, queries, heads, width = q.shape
-    scale = width**-0.5 if softmax_scale is None else softmax_scale
     table = block_table.long()
     size = k_cache.shape[1]
-    lengths = cache_seqlens
     if k is not None:
         rows = lengths.long().view(batch, 1) + torch.arange(queries, device=q.device)
         pages = torch.gather(table, 1, rows // size)
@@ -103,15 +153,15 @@ def flash_attn_with_kvcache(
             queries,
             table.shape[1] * size,
             scale=scale,
-            window_size=(window_size[0], 0),
+            window_size=(window, 0),
             enable_gqa=heads != k_cache.shape[2],
             seqused_k=lengths.int(),
             block_table=block_table,
         )
         return found.view(batch, queries, heads, width)
-    table = table[:, : -(-_longest.rows // size)] if _longest.rows else table
+    table = table[:, : -(-longest // size)] if longest else table
     keys, values = k_cache[table].flatten(1, 2), v_cache[table].flatten(1, 2)
-    return _dense(q, keys, values, lengths, scale, window_size[0], softcap, _longest.rows)
+    return _dense(q, keys, values, lengths, scale, window, softcap, longest)
 
 
 def flash_attn_func(

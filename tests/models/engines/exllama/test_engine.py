@@ -351,6 +351,24 @@ def test_the_card_tells_sizes_attention_and_what_computes() -> None:
     engine.close()
 
 
+@pytest.mark.parametrize("cache", ["fp16", "q8", "q6", "q4"])
+def test_the_estimate_of_the_cache_is_what_the_package_sets_aside(cache: str) -> None:
+    """Two folders of different heads; `hearth check` and the owner of a GPU go by the estimate."""
+    import exllamav2
+
+    from server.models.engines.exllama import v2
+    from server.models.vram import needed
+
+    for folder in (_random(), _random("qwen3")):
+        settings = exllamav2.ExLlamaV2Config(str(folder))
+        model = exllamav2.ExLlamaV2(settings)
+        model.load()
+        keys = {"engine": "exllamav2", "source": str(folder), "cache": cache}
+        spec = LocalModel.model_validate(keys, context={})
+        kept = v2._CACHES[cache](model, max_seq_len=1024)
+        assert needed("exllamav2", spec, folder, None, 1024)[1] == v2._bytes(kept)
+
+
 def _adapter(folder: Path, seed: int) -> Path:
     """A LoRA adapter in PEFT's form over the query and value projections of the random model."""
     import torch
