@@ -14,7 +14,6 @@ import signal
 import subprocess
 import sys
 import time
-import traceback
 import warnings
 from collections.abc import Callable, Mapping
 from hashlib import sha256
@@ -25,6 +24,7 @@ import numpy as np
 
 from bench.table import CannotRun, Figure
 from config import Recipe, load
+from tests.policies.forking import ended, forked
 
 _MB = 2**20
 _FILES = 4
@@ -225,30 +225,12 @@ def _silent(sentence: str) -> None:
 # ---- killing --------------------------------------------------------------------------------------------------------
 
 
-def _forked(work: Callable[[], object]) -> int:
-    """The process that does this and nothing else."""
-    if (child := os.fork()) == 0:
-        code = 1
-        try:
-            work()
-            code = 0
-        except BaseException:  # noqa: BLE001  (whatever it is, this process ends here)
-            traceback.print_exc()
-        finally:
-            os._exit(code)
-    return child
-
-
-def _ended(child: int) -> int:
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-
-
 def _lived(trial: _Trial, folder: Path, number: int, wait: float) -> bool:
     """Whether a life was killed after so many seconds; False where it ended before."""
-    child = _forked(lambda: trial.life(folder, number))
+    child = forked(lambda: trial.life(folder, number))
     time.sleep(wait)
     os.kill(child, signal.SIGKILL)  # nobody has waited for it, so that it is still this process
-    code = _ended(child)
+    code = ended(child)
     if code not in (0, -signal.SIGKILL):
         raise SystemExit(f"a life ended with {code}")
     return code != 0
@@ -256,7 +238,7 @@ def _lived(trial: _Trial, folder: Path, number: int, wait: float) -> bool:
 
 def _looked(trial: _Trial, folder: Path, number: int) -> list[str]:
     told = folder / "told.json"
-    code = _ended(_forked(lambda: told.write_text(json.dumps(trial.look(folder, number)), encoding="utf-8")))
+    code = ended(forked(lambda: told.write_text(json.dumps(trial.look(folder, number)), encoding="utf-8")))
     if code:
         return [f"after kill {number}: what was left could not be looked at"]
     return [f"after kill {number}: {each}" for each in json.loads(told.read_text(encoding="utf-8"))]
@@ -269,10 +251,10 @@ def main(name: str, folder: Path, kills: int) -> None:
 
     trial, chance = _TRIALS[name](), random.Random(0)
     folder.mkdir(parents=True)
-    if _ended(_forked(lambda: trial.begin(folder))):
+    if ended(forked(lambda: trial.begin(folder))):
         raise SystemExit(f"{name} could not begin")
     began = time.perf_counter()
-    if _ended(_forked(lambda: trial.life(folder, 0))):
+    if ended(forked(lambda: trial.life(folder, 0))):
         raise SystemExit(f"{name} does not work unkilled")
     whole = time.perf_counter() - began
     faults, killed = _looked(trial, folder, 0), 0

@@ -49,6 +49,11 @@ class BackupSpec(Scheduled):
         description="What is kept: the weights the recipe names, what collections and files hold, the recipe itself.",
     )
     to: Place = Field(description="Where to: a folder, or a bucket such as s3://my-bucket/hearth.")
+    cold: Literal["include", "leave"] = Field(
+        default="include",
+        description="Whether documents in cold storage are kept too. They are read from there once; leave is for a "
+        "store that is safe by itself.",
+    )
     ipfs: ServerUrl | None = Field(
         default=None,
         description="The RPC address of an IPFS node such as http://127.0.0.1:5001, which imports and pins each "

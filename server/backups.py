@@ -15,12 +15,13 @@ from config import Recipe
 from config.bucket import Place
 from config.places import Listen
 from server.errors import HearthError, InvalidValue
-from server.policies.backup import fetching, restoring
+from server.policies.backup import cold_documents, fetching, restoring
 from server.policies.backup.ipfs import Gateway
 from server.policies.backup.job import Backup
 from server.policies.backup.placing import in_place
 from server.policies.backup.seal import seal_of
 from server.policies.backup.snapshot import Snapshot
+from server.policies.backup.sources import STATE
 from server.policies.report import Tell
 
 _WIDE = 200
@@ -112,7 +113,7 @@ def restore(
                 out.print(sentence, markup=False)
         else:
             written, there = backup.write(files, lambda file: to / file.path)
-            out.print(f"{written} files written to {to}, {there} were there already.", markup=False)
+            _told(written, there, to, out)
         out.print(f"Restored from {_named(snapshot)}.", markup=False)
         return 0
 
@@ -139,9 +140,18 @@ def fetch(
     except HearthError as fault:
         err.print(fault.message, markup=False)
         return 1
-    out.print(f"{written} files written to {to}, {there} were there already.", markup=False)
+    _told(written, there, to, out)
     out.print(f"Restored from {_named(snapshot)}.", markup=False)
     return 0
+
+
+def _told(written: int, there: int, to: Path, out: Console) -> None:
+    """Say what was written into the folder `to`, which becomes a data directory like any other."""
+    out.print(f"{written} files written to {to}, {there} were there already.", markup=False)
+    back = cold_documents.bring_back(to)
+    cold_documents.forget(back, to / STATE)
+    for each in back:
+        out.print(f"{len(each.documents)} cold documents of {each.collection} lie in its table again.", markup=False)
 
 
 def new_key(out: Console, err: Console) -> int:

@@ -4,14 +4,16 @@ Blocks, so it is for processes of their own.
 """
 
 import contextlib
+import errno
 import fcntl
 import json
+import mmap
 import os
 import secrets
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -28,10 +30,6 @@ _RENEW_S = 30.0
 _LEASE = "lease.json"
 _PROBE = "probe"
 _CHUNK = 8 * 1024 * 1024
-_LARGE = 2**20
-"""Bytes from which a file is brought to the disk at once."""
-_TOGETHER = 8
-"""Parts of one call to write: some MiB at once make the system look for as much memory in one piece."""
 _MOST_PARTS = 9_000
 """Parts of one upload, of which stores take 10,000."""
 _AT_ONCE = 2
@@ -48,7 +46,6 @@ class Place:
     def __init__(self, where: Path | Bucket) -> None:
         self.where = where
         self._store: Any = _folder(where) if isinstance(where, Path) else _bucket(where)
-        self._fresh: list[Path] = []
         self._lost: str | None = None
         """Why the lease that `held` took is another's now, perhaps."""
 
@@ -56,29 +53,22 @@ class Place:
         return str(self.where) if isinstance(self.where, Path) else self.where.url
 
     def put(self, name: str, data: bytes) -> None:
-        self.put_parts(name, [data])
-
-    def put_parts(self, name: str, parts: "Sequence[bytes | memoryview[int]]") -> None:
-        """One file of several parts, which a folder takes as they are."""
         with self._changing():
             if isinstance(self.where, Path):
-                _write(self.where / name, parts)
-                if sum(map(len, parts)) >= _LARGE:
-                    self._let_go(self.where / name)
+                _write(self.where / name, data)
             else:
-                obstore.put(self._store, name, b"".join(parts))
+                # Whole: an upload in parts would be left there by a process that is killed.
+                obstore.put(self._store, name, data, use_multipart=False)
 
-    def _let_go(self, path: Path) -> None:
-        """Have the system bring a large file to the disk at once, so that `settle` has less to wait for, and let go of
-        those before it, which are there by now: nobody reads them again soon, and others need the memory."""
-        self._fresh.append(path)
-        for each in {self._fresh[0], path}:
-            file = os.open(each, os.O_RDONLY | os.O_CLOEXEC)
-            try:
-                os.posix_fadvise(file, 0, 0, os.POSIX_FADV_DONTNEED)
-            finally:
-                os.close(file)
-        del self._fresh[:-3]
+    def gather(self, folder: str, pieces: "Iterable[memoryview[int]]", name: Callable[[], str]) -> None:
+        """One large file in `folder`, of pieces of which each is done with before the next one is asked for; its name
+        is asked at last. A folder takes pieces that begin with a page of memory straight to the disk."""
+        if isinstance(self.where, Path):
+            with self._changing():
+                _gather(self.where / folder, pieces, name)
+        else:
+            data = b"".join(map(bytes, pieces))
+            self.put(f"{folder}/{name()}", data)
 
     def send(self, name: str, file: BinaryIO, size: int, told: Told) -> None:
         """What `file` has left to read, `size` bytes, put without being held in memory; `told` hears how many bytes
@@ -285,40 +275,62 @@ def is_half(name: str) -> bool:
 
 
 @contextmanager
-def _half(path: Path) -> Iterator[BinaryIO]:
-    """A file that takes the name `path` at the end of the block, and is gone where that fails."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    half = path.with_name(f".{path.name}.{os.getpid()}")
+def _half(folder: Path, name: str) -> Iterator[tuple[BinaryIO, Path]]:
+    """A file in `folder`, to be renamed before the end of the block, where it is gone otherwise."""
+    folder.mkdir(parents=True, exist_ok=True)
+    half = folder / f".{name}.{os.getpid()}"
     try:
         with half.open("wb", buffering=0) as out:
-            yield out
-        half.replace(path)
+            yield out, half
     finally:
         half.unlink(missing_ok=True)
 
 
-def _write(path: Path, parts: "Sequence[bytes | memoryview[int]]") -> None:
-    with _half(path) as out:
-        for at in range(0, len(parts), _TOGETHER):
-            _all(out, parts[at : at + _TOGETHER])
+def _write(path: Path, data: bytes) -> None:
+    with _half(path.parent, path.name) as (out, half):
+        _all(out, data)
+        half.replace(path)
 
 
-def _all(out: BinaryIO, parts: "Sequence[bytes | memoryview[int]]") -> None:
-    """One call for them all, but where the system takes less than it was given."""
-    written = os.writev(out.fileno(), parts)
-    for part in parts:
-        rest = memoryview(part)[written:]
-        written = max(0, written - len(part))
-        while rest:
-            rest = rest[out.write(rest) :]
+def _gather(folder: Path, pieces: "Iterable[memoryview[int]]", name: Callable[[], str]) -> None:
+    with _half(folder, secrets.token_hex(8)) as (out, half):
+        for piece in pieces:
+            done = _to_disk(out.fileno(), piece)
+            _all(out, piece[done:])
+        half.replace(folder / name())
+
+
+def _to_disk(file: int, data: "memoryview[int]") -> int:
+    """Write the whole pages of `data` past the system's memory, which would cost as much as their sums do; nobody reads
+    them again soon. How many bytes that were: none where the file system, or the place of `data`, does not allow it."""
+    done, whole = 0, len(data) - len(data) % mmap.PAGESIZE
+    flags = fcntl.fcntl(file, fcntl.F_GETFL)
+    try:
+        fcntl.fcntl(file, fcntl.F_SETFL, flags | os.O_DIRECT)
+        while done < whole:
+            done += os.write(file, data[done:whole])
+    except OSError as fault:
+        if fault.errno != errno.EINVAL:
+            raise
+    finally:
+        fcntl.fcntl(file, fcntl.F_SETFL, flags)
+    return done
+
+
+def _all(out: BinaryIO, data: "bytes | memoryview[int]") -> None:
+    """More than one call where the system takes less than it was given."""
+    rest = memoryview(data)
+    while rest:
+        rest = rest[out.write(rest) :]
 
 
 def _copy(path: Path, parts: Iterable[bytes]) -> None:
     """As `_write`, and it outlasts a loss of power."""
-    with _half(path) as out:
+    with _half(path.parent, path.name) as (out, half):
         for part in parts:
-            _all(out, [part])
+            _all(out, part)
         os.fsync(out.fileno())
+        half.replace(path)
     _sync(path.parent)
 
 

@@ -220,14 +220,7 @@ class Catalogue:
         return await self._state.run(_TABLES, work)
 
     def _read(self, connection: sqlite3.Connection, stages: Sequence[str]) -> list[Entry]:
-        found = connection.execute(
-            f"SELECT {_COLUMNS} FROM tier_cold WHERE collection = ? AND stage IN ({_marks(stages)})",
-            (self.collection, *stages),
-        )
-        return [
-            Entry(document, stage, digest, chunks, since, _stored.decode(stored), _listed.decode(listed))
-            for document, stage, digest, chunks, since, stored, listed in found
-        ]
+        return _entries(connection, self.collection, stages)
 
 
 async def owner(state: State, fresh: str) -> str:
@@ -249,6 +242,36 @@ def cold_counts(database: Path) -> dict[str, int]:
             return {}
         counted = "SELECT collection, count(*) FROM tier_cold WHERE stage IN (?, ?) GROUP BY collection"
         return dict(connection.execute(counted, _COUNTING))
+
+
+def cold_entries(database: Path, collection: str) -> list[Entry]:
+    """The documents of a collection that count as cold, by state.db or a copy of it. Blocks."""
+    if not cold_counts(database):
+        return []
+    with closing(sqlite3.connect(f"{database.as_uri()}?mode=ro", uri=True)) as connection:
+        return _entries(connection, collection, _COUNTING)
+
+
+def forget_cold(database: Path, collection: str, ids: Sequence[str]) -> None:
+    """Let the local rows of these count again, in a state.db that nobody uses. Blocks."""
+    if collection not in cold_counts(database):
+        return
+    with closing(sqlite3.connect(database)) as connection, connection:
+        connection.executemany(
+            "UPDATE tier_cold SET stage = 'gone' WHERE collection = ? AND document = ?",
+            [(collection, each) for each in ids],
+        )
+        _moved(connection, collection)
+
+
+def _entries(connection: sqlite3.Connection, collection: str, stages: Sequence[str]) -> list[Entry]:
+    found = connection.execute(
+        f"SELECT {_COLUMNS} FROM tier_cold WHERE collection = ? AND stage IN ({_marks(stages)})", (collection, *stages)
+    )
+    return [
+        Entry(document, stage, digest, chunks, since, _stored.decode(stored), _listed.decode(listed))
+        for document, stage, digest, chunks, since, stored, listed in found
+    ]
 
 
 def _marks(values: Collection[object]) -> str:

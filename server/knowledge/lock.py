@@ -8,6 +8,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+MOVER = "mover.lock"
+"""Whoever holds this file of a collection's folder moves its documents to cold storage, or keeps them in place."""
 _FIRST_WAIT, _LONGEST_WAIT = 0.002, 0.05
 _PATIENCE = 120.0
 

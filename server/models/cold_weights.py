@@ -79,9 +79,20 @@ class Part(msgspec.Struct, frozen=True):
     stored: str
 
 
+class Takes(msgspec.Struct, frozen=True):
+    """Bytes of memory that a model takes once it is loaded, as `server.models.fit.Memory` has them."""
+
+    weights: int
+    cache: int
+    rest: int
+    tokens: int
+    gpu: bool
+
+
 class Record(msgspec.Struct, frozen=True):
     """Where weights are. `copying`: the local files count, and the copies may be half; `cold`: the copies were read
-    back and found right. `cards` is what engines last said of models with these weights, by `mark`."""
+    back and found right. By `mark`, `cards` is what engines last said of models with these weights, and `memory` what
+    those take."""
 
     stage: Literal["copying", "cold"]
     since: datetime
@@ -89,6 +100,7 @@ class Record(msgspec.Struct, frozen=True):
     parts: tuple[Part, ...]
     cards: dict[str, bytes] = {}
     format: Literal[1] = 1
+    memory: dict[str, Takes] = {}
 
     @property
     def bytes(self) -> int:
@@ -171,6 +183,14 @@ def told_of(weights: Path) -> str:
     except WeightsError as fault:
         return str(fault)
     return "" if record is None else f"in cold storage: {decimal(record.bytes)} at {record.at}"
+
+
+def memory_of(spec: ModelSpec, weights: Path) -> Takes | None:
+    """What a model took before these weights of it went; None where that is not on record."""
+    with suppress(WeightsError):
+        record = record_of(weights)
+        return None if record is None else record.memory.get(mark(spec))
+    return None
 
 
 def mark(spec: ModelSpec) -> str:

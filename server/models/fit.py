@@ -10,12 +10,13 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 from config import Recipe
 from config.model import EchoModel, LocalModel, ModelSpec, ReaderModel, RemoteModel
 from server.models import cuda, projector
 from server.models.choice import ON_GPU, Choice, choose
-from server.models.cold_weights import is_away, local_sources, told_of
+from server.models.cold_weights import Takes, is_away, local_sources, memory_of, told_of
 from server.models.header import Header, config, parts
 from server.models.kept import found
 
@@ -77,7 +78,7 @@ class Plan:
     absent: bool = False
     fault: str | None = None
     cold: str = ""
-    """Where its weights are while they are in cold storage; it is `absent` then."""
+    """Where its weights are while they are in cold storage; it is `absent` then, and `memory` what it took before."""
     shares: bool = False
     """Whether it makes room for others when it is idle."""
 
@@ -93,6 +94,13 @@ def plans(recipe: Recipe) -> list[Plan]:
     shared = tiering is not None and tiering.models is not None and tiering.models.memory is not None
     found = [_plan(name, spec, recipe.server.data) for name, spec in recipe.models.items()]
     return [replace(plan, shares=shared and not getattr(plan.spec, "pin", True)) for plan in found]
+
+
+def takes(spec: ModelSpec, data: Path) -> Takes | None:
+    """What a model takes, to be put on record with its weights; None where nothing can be said. `data` is the data
+    directory. It asks engines' own packages, so it is not for the gateway."""
+    memory = _plan("", spec, data).memory
+    return None if memory is None else Takes(memory.weights, memory.cache, memory.rest, memory.tokens, memory.gpu)
 
 
 def crowded(recipe: Recipe) -> list[str]:
@@ -182,12 +190,14 @@ def _plan(name: str, spec: ModelSpec, data: Path) -> Plan:
         return Plan(name, spec, Choice("remote", f"{spec.model or name} at {spec.url}"), Memory(0))
     try:
         if away := next((each.path for each in local_sources(spec) if is_away(each.path)), None):
-            return Plan(name, spec, absent=True, cold=told_of(away))
+            took = memory_of(spec, away)
+            memory = None if took is None else Memory(took.weights, took.cache, took.rest, took.tokens, took.gpu)
+            return Plan(name, spec, memory=memory, absent=True, cold=told_of(away))
         files = found(spec.source, data)
         if files is None:
             return Plan(name, spec, absent=True)
         if isinstance(spec, ReaderModel):
-            return Plan(name, spec, Choice("reader"), _encoder(files))
+            return Plan(name, spec, Choice("reader"), _encoder(files, "embed"))
         drafter = found(spec.draft, data) if spec.draft is not None and not spec.draft.is_ngram else None
         if spec.engine in ON_GPU:
             return _on_gpu(name, spec, files, drafter, data)
@@ -216,7 +226,7 @@ def _on_gpu(name: str, spec: LocalModel, files: Path, drafter: Path | None, data
 def estimate(engine: str, spec: LocalModel, files: Path, drafter: Path | None = None) -> Memory:
     """What a model takes with `engine`. Raises ValueError or OSError naming the file where it cannot be read."""
     if spec.task != "chat":
-        return _encoder(files)
+        return _encoder(files, spec.task)
     trained = _trained(files) or LONGEST_CONTEXT
     context = min(spec.context or LONGEST_CONTEXT, trained)
     tokens = max(context, spec.cache_tokens or _CONTEXTS * context)
@@ -305,8 +315,12 @@ def _transformers(spec: LocalModel, folder: Path, context: int) -> Memory:
     return Memory(weights, cache, _WORKER + _TORCH, tokens)
 
 
-def _encoder(folder: Path) -> Memory:
-    return Memory(sum(part.stat().st_size for part in parts(folder)), rest=_WORKER + _OPENVINO_ENCODER)
+def _encoder(folder: Path, task: Literal["embed", "rerank"]) -> Memory:
+    # Imported here because the package of engines imports this package.
+    from server.models.engines.encoders.config import Shape
+
+    masks = Shape.read(folder, task).masks
+    return Memory(sum(part.stat().st_size for part in parts(folder)), rest=_WORKER + _OPENVINO_ENCODER + masks)
 
 
 # ---- the machine ----------------------------------------------------------------------------------------------------

@@ -8,7 +8,6 @@ import os
 import shutil
 import signal
 import sys
-import traceback
 from collections.abc import Callable
 from hashlib import sha256
 from pathlib import Path
@@ -22,6 +21,7 @@ from server.models import cold_weights
 from server.models.cold_weights import Cold
 from server.policies.report import Report
 from server.policies.tiering.weights import Weights, Work, move
+from tests.policies.forking import ended, forked
 
 CALLS = ((os, "replace"), (os, "unlink"), (os, "fsync"), (obstore, "delete"))
 """What changes a disk, or makes a change last."""
@@ -118,21 +118,6 @@ def deadly(at: int) -> Callable[[], int]:
     return lambda: count
 
 
-def forked(work: Callable[[], object]) -> int:
-    """How a process ended that did this and nothing else."""
-    if (child := os.fork()) == 0:
-        code = 1
-        try:
-            work()
-            code = 0
-        except BaseException:  # noqa: BLE001  (whatever it is, this process ends here)
-            traceback.print_exc()
-        finally:
-            sys.stdout.flush()
-            os._exit(code)
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-
-
 def _live(folder: Path, at: int) -> None:
     calls = deadly(at)
     life(folder)
@@ -146,13 +131,13 @@ def _look(folder: Path, at: int, wanted: dict[str, str]) -> None:
 
 def main(root: Path) -> None:
     wanted = sums(filled(root / "begun"))
-    at, ended = 0, -signal.SIGKILL
-    while ended:
+    at, code = 0, -signal.SIGKILL
+    while code:
         folder = root / str(at)
         shutil.copytree(root / "begun", folder / "weights")
-        ended = forked(lambda folder=folder, at=at: _live(folder, at))  # type: ignore[misc]
-        assert ended in (0, -signal.SIGKILL), ended
-        assert forked(lambda folder=folder, at=at: _look(folder, at, wanted)) == 0  # type: ignore[misc]
+        code = ended(forked(lambda folder=folder, at=at: _live(folder, at)))  # type: ignore[misc]
+        assert code in (0, -signal.SIGKILL), code
+        assert ended(forked(lambda folder=folder, at=at: _look(folder, at, wanted))) == 0  # type: ignore[misc]
         shutil.rmtree(folder)
         at += 1
 

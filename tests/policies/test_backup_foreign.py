@@ -14,7 +14,6 @@ from server.backups import at_place, of_recipe, verify
 from server.errors import InvalidValue, ServiceError
 from server.policies.backup import restoring
 from server.policies.backup import snapshot as snapshots
-from server.policies.backup.making import _Buffers
 from server.policies.backup.packs import Packs
 from server.policies.backup.placing import in_place
 from server.policies.backup.snapshot import File
@@ -174,20 +173,6 @@ def test_a_part_of_a_collection_is_not_put_in_the_place_of_the_whole(recipe: Pat
     with pytest.raises(InvalidValue, match="--what knowledge/notes"):
         in_place(one, snapshot, files, Path(snapshot.data))
     assert sorted(path.name for path in folder.iterdir()) == ["more.json", "record.json"]
-
-
-def test_a_buffer_is_used_again_only_once_nothing_looks_at_it(tmp_path: Path) -> None:
-    (tmp_path / "file").write_bytes(b"first")
-    buffers = _Buffers()
-    with (tmp_path / "file").open("rb", buffering=0) as file:
-        part = buffers.segment(file)[1:3]
-        (tmp_path / "file").write_bytes(b"other")
-        file.seek(0)
-        assert bytes(buffers.segment(file)) == b"other" and bytes(part) == b"ir"
-        assert len(buffers._all) == 2
-        del part
-        file.seek(0)
-        assert bytes(buffers.segment(file)) == b"other" and len(buffers._all) == 2
 
 
 def test_a_place_that_is_not_there_is_told_and_not_made(tmp_path: Path) -> None:

@@ -1,6 +1,5 @@
 """Weights of models nobody asks for go to a folder or a real S3-compatible server, and come back as they were."""
 
-import asyncio
 import fcntl
 import os
 import secrets
@@ -9,10 +8,12 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime
 from io import StringIO
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import httpx
 import pytest
 from pydantic import SecretStr
 from rich.console import Console
@@ -20,10 +21,11 @@ from rich.console import Console
 from config import Recipe, RecipeError, load
 from config.bucket import Bucket
 from config.source import Source, cold_record
-from server import backups
+from server import backups, uploads
 from server.errors import Conflict, ServiceError
 from server.models import cold_weights
 from server.models.cold_weights import ColdFault
+from server.models.fit import overfull, plans
 from server.models.header import WeightsError
 from server.models.hub import located
 from server.place import Place
@@ -38,7 +40,6 @@ from server.policies.tiering.weights import Weights
 from server.state import State
 from tests.live import serving
 from tests.policies.cold_weights import back, filled, run, silent, sums
-from tests.policies.tiered import NAME, document, tiered
 from tests.s3 import ACCESS_KEY, S3, SECRET_KEY, s3_server
 
 DAY = 86_400.0
@@ -286,6 +287,38 @@ def test_a_part_that_would_do_nothing_is_a_fault(tmp_path: Path) -> None:
         load(tmp_path / "recipe.yaml")
 
 
+# ---- uploads that were cut off -------------------------------------------------------------------------------------
+
+
+def test_a_request_is_signed_as_amazons_example_is() -> None:
+    """https://docs.aws.amazon.com/AmazonS3/latest/API/sig-v4-header-based-auth.html, GET Bucket Lifecycle."""
+    key = uploads.Key("AKIAIOSFODNN7EXAMPLE", "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY")
+    moment = datetime(2013, 5, 24, tzinfo=UTC)
+    host = "examplebucket.s3.amazonaws.com"
+    headers = uploads.signed(key, "us-east-1", "GET", host, "/", {"lifecycle": ""}, moment)
+    told = "fea454ca298b7da1c68078a5d1bdbfbbe0d65c699e0f91ac7a200a0136783543"
+    assert headers["authorization"].endswith(f"Signature={told}")
+
+
+def test_an_upload_that_a_killed_run_left_is_removed_by_the_next(s3: S3, tmp_path: Path) -> None:
+    url = s3.bucket("killed")
+    place = Bucket(url=f"{url}/below", endpoint=s3.endpoint, access_key=ACCESS_KEY, secret_key=SecretStr(SECRET_KEY))
+    with httpx.Client(base_url=f"{s3.endpoint}/killed", trust_env=False, timeout=30) as client:
+
+        def unfinished() -> list[str]:
+            told = client.get("", params={"uploads": ""}).raise_for_status().text
+            return sorted(part.partition("</Key>")[0] for part in told.split("<Key>")[1:])
+
+        for name in ("below/weights/a b+c", "below/weights/d", "other/weights/e", "below/packs/f"):
+            client.post(f"/{name}", params={"uploads": ""}).raise_for_status()
+        assert len(unfinished()) == 4
+        known = filled(tmp_path / "w")
+        report = run(place, known, [])
+        assert "2 uploads that a run left unfinished were removed" in report.details
+        assert unfinished() == ["below/packs/f", "other/weights/e"]
+        assert run(place, known, known).details == () and unfinished() == ["below/packs/f", "other/weights/e"]
+
+
 # ---- backups --------------------------------------------------------------------------------------------------------
 
 
@@ -318,23 +351,6 @@ def test_a_backup_keeps_cold_weights_that_it_had_and_names_those_it_never_had(tm
     assert "models/small/a.safetensors: in cold storage: 100.0 kB at" in told.getvalue()
 
 
-@pytest.mark.anyio
-async def test_a_backup_says_which_documents_stay_in_cold_storage(tmp_path: Path) -> None:
-    async with tiered(tmp_path / "data", tmp_path / "cold") as each:
-        await each.collection.push([document(n) for n in range(3)], [])
-        await each.run()
-        await each.run(days=31)
-    (tmp_path / "recipe.yaml").write_text(
-        "version: 1\nserver: {data: ./data}\n"
-        "policies: {tiering: {cold: ./cold}, backup: {to: ./backups, what: [knowledge]}}\n",
-        encoding="utf-8",
-    )
-    recipe = load(tmp_path / "recipe.yaml")
-    report = await asyncio.to_thread(Backup.declared(recipe, silent).make, recipe)
-    stay = f"3 documents are in cold storage at {tmp_path / 'cold'} and are not copied"
-    assert f"left out: knowledge/{NAME}: {stay}" in report.details
-
-
 # ---- a server -------------------------------------------------------------------------------------------------------
 
 
@@ -348,12 +364,17 @@ def test_a_server_moves_a_model_says_so_and_the_next_request_brings_it_back(tmp_
         encoding="utf-8",
     )
     ask = {"model": "chat", "messages": [{"role": "user", "content": "hello"}], "max_tokens": 5, "temperature": 0}
+    [here] = plans(load(recipe))
+    assert here.memory is not None and here.memory.cache > 0
     with serving(recipe, tmp_path / "data") as live, live.client() as client:
         wanted = client.post("/v1/chat/completions", json=ask).raise_for_status().json()["choices"]
         moved = client.post("/v1/policies/tiering/run").raise_for_status().json()
         assert moved["figures"]["weights_out"] == 1 and not (tmp_path / "chat.gguf").exists(), moved
         card = client.get("/v1/models/chat").json()
         assert card["status"] == {"value": "unloaded", "cold": True} and card["context_length"] == 8192
+    [away] = plans(load(recipe))
+    assert away.cold and away.memory == here.memory, "what it will take stays known too"
+    assert overfull(load(recipe), [away], here.memory.total - 1) != []
     with serving(recipe, tmp_path / "data") as live, live.client() as client:
         card = client.get("/v1/models/chat").json()
         assert card["status"] == {"value": "unloaded", "cold": True}, "a start does not bring it back"

@@ -9,7 +9,6 @@ import os
 import shutil
 import signal
 import sys
-import traceback
 import warnings
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -28,6 +27,7 @@ from server.policies import Report
 from server.policies.tiering.policy import TieringPolicy
 from server.state import State
 from tests.knowledge.hashing import HashEmbedder
+from tests.policies.forking import ended, forked
 
 DAY = 86_400.0
 START = 1_800_000_000.0
@@ -189,21 +189,6 @@ def _patched(call: Callable[..., Any], at: int, count: Callable[[], int]) -> Cal
     return wrapped
 
 
-def _forked(run: Callable[[], object]) -> int:
-    """How a process ended that ran this and nothing else."""
-    if (child := os.fork()) == 0:
-        code = 1
-        try:
-            run()
-            code = 0
-        except BaseException:  # noqa: BLE001  (whatever it is, this process ends here)
-            traceback.print_exc()
-        finally:
-            sys.stdout.flush()
-            os._exit(code)
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-
-
 def _life(folder: Path, at: int) -> None:
     counted = iter(range(1, 1_000_000))
     last = 0
@@ -227,15 +212,15 @@ def main(root: Path, every: int) -> None:
     """Kill at each point, or at every so manyth."""
     begun = root / "begun"
     begun.mkdir()
-    assert _forked(lambda: asyncio.run(fill(begun))) == 0
+    assert ended(forked(lambda: asyncio.run(fill(begun)))) == 0
     at = 0
     while True:
         folder = root / str(at)
         shutil.copytree(begun, folder)
-        ended = _forked(lambda folder=folder, at=at: _life(folder, at))  # type: ignore[misc]
-        assert ended in (0, -signal.SIGKILL), ended
-        assert _forked(lambda folder=folder, at=at: _look(folder, at)) == 0  # type: ignore[misc]
-        if ended == 0:
+        code = ended(forked(lambda folder=folder, at=at: _life(folder, at)))  # type: ignore[misc]
+        assert code in (0, -signal.SIGKILL), code
+        assert ended(forked(lambda folder=folder, at=at: _look(folder, at))) == 0  # type: ignore[misc]
+        if code == 0:
             return
         at += every
 

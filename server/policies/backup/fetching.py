@@ -10,8 +10,9 @@ from server.place import Place
 from server.policies.backup import car, restoring
 from server.policies.backup import packs as pack_room
 from server.policies.backup import snapshot as snapshots
+from server.policies.backup.index import Contents
 from server.policies.backup.ipfs import Gateway
-from server.policies.backup.packs import Contents, Packs
+from server.policies.backup.packs import Packs
 from server.policies.backup.restoring import Tell
 from server.policies.backup.seal import Plain, Seal
 from server.policies.backup.snapshot import File, Snapshot

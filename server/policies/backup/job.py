@@ -55,7 +55,7 @@ class Backup:
         spec = _spec(recipe)
         with self._place.held(), self._packs() as packs:
             mended = packs.mend()
-            with groups(recipe, spec.what) as (found, left_out):
+            with groups(recipe, spec.what, with_cold=spec.cold == "include") as (found, left_out):
                 maker = Maker(self._place, self._seal, packs, self._progress)
                 made = maker.make(found, str(recipe.server.data), version("hearth"), left_out)
             details = [f"CID {made.snapshot.cid}", *(f"{name} was damaged and is written anew" for name in mended)]

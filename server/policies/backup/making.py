@@ -4,10 +4,8 @@ A file that has the place, the size and the time that it had in the last snapsho
 """
 
 import hashlib
-import io
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -22,14 +20,9 @@ from server.policies.backup import unixfs
 from server.policies.backup.cid import Cid
 from server.policies.backup.packs import Packs
 from server.policies.backup.seal import Seal
+from server.policies.backup.segments import Reader
 from server.policies.backup.snapshot import File, Snapshot
 from server.policies.backup.unixfs import LEAF, Link, Tree
-
-_SEGMENT = 16 * LEAF
-"""Bytes that are read and summed at once."""
-
-_BEHIND = 2
-"""Segments by which the sum of the whole may be behind those of its blocks."""
 
 _LARGE = 4 * LEAF
 """Bytes from which a file has packs of its own, which go with it."""
@@ -47,7 +40,8 @@ class Source:
     """One file to keep: what it is called in the snapshot, where it is read, and where it belongs if elsewhere.
 
     `away` is the SHA-256 of one that is in cold storage, `told` where: it is kept where the last snapshot has it, and
-    is not read.
+    is not read. `make` makes one that is named after what is in it, where the last snapshot does not have it; `told` is
+    then what it would hold. It raises ServiceError, whereupon it is left out.
     """
 
     path: str
@@ -55,6 +49,7 @@ class Source:
     home: Path | None = None
     away: str | None = None
     told: str = ""
+    make: Callable[[Path], None] | None = None
 
     @property
     def place(self) -> str:
@@ -100,9 +95,7 @@ class Maker:
         self._progress = Progress()
         self._before: dict[str, tuple[File, set[str]]] = {}
         self._left_out: list[str] = []
-        self._whole = ThreadPoolExecutor(1, thread_name_prefix="whole")
-        self._ahead = ThreadPoolExecutor(1, thread_name_prefix="ahead")
-        self._buffers = _Buffers()
+        self._reader = Reader()
 
     def make(self, groups: Iterable[Group], data: str, hearth: str, left_out: tuple[str, ...]) -> Made:
         """Raises ServiceError for a file that cannot be read or does not stay as it is; then nothing has changed."""
@@ -112,8 +105,7 @@ class Maker:
             for group in groups:
                 kept += self._group(group)
         finally:
-            for each in (self._whole, self._ahead):
-                each.shutdown(wait=True, cancel_futures=True)
+            self._reader.close()
         of_folders: set[str] = set()
         root = self._folders(
             {file.path: Link(cids.parse(file.cid), file.size, file.total) for file, _ in kept}, of_folders
@@ -153,9 +145,11 @@ class Maker:
             try:
                 sources = group.files()
                 self._progress.group, self._progress.done = group.name, 0
-                here = [source for source in sources if source.away is None]
+                here = [source for source in sources if source.away is None and source.make is None]
                 self._progress.of = sum(source.file.stat().st_size for source in here)
-                return [*map(self._kept, here), *self._known(source for source in sources if source.away is not None)]
+                elsewhere = (self._known(source) for source in sources if source.away is not None)
+                made = (self._made(source) for source in sources if source.make is not None)
+                return [*map(self._kept, here), *(each for each in (*elsewhere, *made) if each is not None)]
             except (Moved, FileNotFoundError) as fault:
                 if not group.living or last == _TRIES:
                     raise ServiceError(f"{group.name} changed while it was read: {fault}") from fault
@@ -163,14 +157,30 @@ class Maker:
                 raise ServiceError(f"{group.name} cannot be read: {fault}") from fault
         raise AssertionError("the last try returns or raises")
 
-    def _known(self, sources: Iterable[Source]) -> Iterator[tuple[File, set[str]]]:
-        """Those in cold storage that the last snapshot has."""
-        for source in sources:
-            known = self._before.get(source.place)
-            if known is not None and known[0].sha256 == source.away:
-                yield replace(known[0], path=source.path), set(known[1])
-            else:
-                self._left_out.append(f"{source.path}: {source.told}, and no snapshot has it")
+    def _known(self, source: Source) -> tuple[File, set[str]] | None:
+        """One in cold storage, where the last snapshot has it."""
+        known = self._before.get(source.place)
+        if known is not None and known[0].sha256 == source.away:
+            return replace(known[0], path=source.path), set(known[1])
+        self._left_out.append(f"{source.path}: {source.told}, and no snapshot has it")
+        return None
+
+    def _made(self, source: Source) -> tuple[File, set[str]] | None:
+        """One that is made for this, unless the last snapshot has it."""
+        known = self._before.get(source.place)
+        if known is not None:
+            return replace(known[0], path=source.path), set(known[1])
+        assert source.make is not None, "else it is there"
+        self._tell(self._progress)
+        try:
+            source.make(source.file)
+        except ServiceError as fault:
+            self._left_out.append(f"{source.path.rpartition('/')[0]}: {source.told} are left out: {fault.message}")
+            return None
+        try:
+            return self._kept(source)
+        finally:
+            source.file.unlink()
 
     def _kept(self, source: Source) -> tuple[File, set[str]]:
         status = source.file.stat()
@@ -202,33 +212,20 @@ class Maker:
         return file, used
 
     def _read(self, path: Path, used: set[str]) -> tuple[Link, str]:
-        """The file's blocks go to the packs. Others read ahead and take the sum of the whole meanwhile; the sums of the
-        blocks are this thread's, for each hand-over costs more than a block."""
+        """The file's blocks go to the packs. Their sums are this thread's, for a hand-over costs more than a block; the
+        sum of the whole is the reader's."""
         whole = hashlib.sha256()
         tree = Tree(lambda cid, block: self._packs.add(cid, block, used))
-        summed: deque[Future[None]] = deque()
-        with path.open("rb", buffering=0) as file:
-            following = self._ahead.submit(self._buffers.segment, file)
-            while True:
-                segment = following.result()
-                is_last = len(segment) < _SEGMENT
-                if not is_last:
-                    following = self._ahead.submit(self._buffers.segment, file)
-                summed.append(self._whole.submit(whole.update, segment))
+        with closing(self._reader.segments(path, whole)) as segments:
+            for segment in segments:
                 if len(segment) or not tree.leaves:
                     leaves = list(_leaves(segment))
                     self._packs.add_all(leaves, used)
                     for cid, leaf in leaves:
                         tree.leaf(cid, len(leaf))
-                if is_last or len(summed) > _BEHIND:
-                    summed.popleft().result()
                 self._progress.done += len(segment)
                 self._progress.read += len(segment)
                 self._tell(self._progress)
-                if is_last:
-                    break
-        for each in summed:
-            each.result()
         return tree.root(), whole.hexdigest()
 
     def _folders(self, links: dict[str, Link], used: set[str]) -> Link:
@@ -247,42 +244,6 @@ class Maker:
             above, _, name = folder.rpartition("/")
             entries[above][name] = made
         raise AssertionError("the root is the last folder")
-
-
-class _Buffers:
-    """Room for segments, used again once their blocks were written: fresh memory costs more than reading into it."""
-
-    def __init__(self) -> None:
-        self._all: list[bytearray] = []
-
-    def segment(self, file: io.FileIO) -> "memoryview[int]":
-        """The next segment, whole but at the end of the file."""
-        buffer = memoryview(self._free())
-        filled = 0
-        while filled < _SEGMENT:
-            count = file.readinto(buffer[filled:])
-            if not count:
-                break
-            filled += count
-        return buffer[:filled]
-
-    def _free(self) -> bytearray:
-        """One that nothing looks at any more."""
-        for buffer in self._all:
-            if _is_unseen(buffer):
-                return buffer
-        self._all.append(bytearray(_SEGMENT))
-        return self._all[-1]
-
-
-def _is_unseen(buffer: bytearray) -> bool:
-    """Whether no view of it is left: as long as there is one, its length cannot change."""
-    try:
-        buffer.append(0)
-    except BufferError:
-        return False
-    buffer.pop()
-    return True
 
 
 def _leaves(segment: "memoryview[int]") -> Iterator[tuple[Cid, "memoryview[int]"]]:

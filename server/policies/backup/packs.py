@@ -1,17 +1,15 @@
 """Blocks of a backup, each kept once, in packs of some 16 MiB: CAR files that never change once they are written.
 
-Beside each pack stands its table of contents, written after it, so that a pack without one was never finished. What is
-where is known from an index on this machine, made anew from those tables where it is missing: it is no part of the
-backup.
+Beside each pack stands its table of contents, written after it, so that a pack without one was never finished.
 """
 
 import contextlib
 import hashlib
-import sqlite3
+from collections import deque
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Self
+from typing import NamedTuple, Self
 
 import msgspec
 
@@ -20,6 +18,8 @@ from server.place import Place, is_half
 from server.policies.backup import car
 from server.policies.backup import cid as cids
 from server.policies.backup.cid import Cid
+from server.policies.backup.filling import Filling, rooms
+from server.policies.backup.index import Contents, Found, Index
 from server.policies.backup.seal import Seal
 from server.policies.backup.unixfs import LEAF, as_file
 
@@ -27,40 +27,17 @@ FOLDER = "packs"
 PACK = 16 * 1024 * 1024
 """Bytes after which a pack is closed."""
 
-_TABLES = (
-    "CREATE TABLE IF NOT EXISTS pack (number INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, bytes INTEGER NOT NULL, "
-    "cid TEXT NOT NULL)",
-    "CREATE TABLE IF NOT EXISTS block (cid BLOB NOT NULL, pack INTEGER NOT NULL, begin INTEGER NOT NULL, "
-    "size INTEGER NOT NULL, PRIMARY KEY (cid, pack)) WITHOUT ROWID",
-    "CREATE INDEX IF NOT EXISTS block_in ON block (pack)",
-    "CREATE TABLE IF NOT EXISTS bad_table (pack TEXT PRIMARY KEY) WITHOUT ROWID",
-    "CREATE TABLE IF NOT EXISTS pushed (node TEXT NOT NULL, pack TEXT NOT NULL, PRIMARY KEY (node, pack)) "
-    "WITHOUT ROWID",
-)
-_BUSY_S = 30.0
-"""How long another process, such as one that verifies, may hold the index."""
+_UNDER_WAY = 3
+"""Packs of which one is being filled and the others may not be at the place yet."""
 _OPEN_PACKS = 2
 _READ_AHEAD = 16 * LEAF
-
-
-class Contents(msgspec.Struct, array_like=True):
-    """A pack's table: its bytes as they lie, and each block with its place in the pack once it is opened."""
-
-    size: int
-    blocks: list[tuple[bytes, int, int]]
-    cid: str
-    """Of the file that the pack is, where it is encrypted; else the blocks' own are enough."""
-
 
 _contents = msgspec.msgpack.Decoder(Contents)
 
 
-class Found(msgspec.Struct, frozen=True):
-    """Where a block is."""
-
-    pack: str
-    begin: int
-    size: int
+class _Writing(NamedTuple):
+    pack: Filling
+    done: Future[Contents]
 
 
 class Packs:
@@ -69,49 +46,35 @@ class Packs:
     def __init__(self, place: Place, seal: Seal, index: Path) -> None:
         self._place = place
         self._seal = seal
-        self._file = index
-        self._index = _connected(index)
+        self._index = Index(index)
         self._open: dict[str, bytes] = {}
-        self._pending: list[tuple[Cid, bytes | memoryview[int]]] = []
+        self._rooms = rooms()
+        self._filling: Filling | None = None
         self._users: list[set[str]] = []
         self._waiting: dict[Cid, str | None] = {}
-        """Blocks that are not in the index yet, with the pack that is being written, None for the next one."""
+        """Blocks that are not in the index yet, with their pack, None for the one that is being filled."""
         self._just: dict[Cid, str] = {}
         """Blocks that came into the index since it was last looked into, with their pack."""
-        self._bytes = 0
-        self._writing: tuple[str, Future[Contents]] | None = None
+        self._writing: deque[_Writing] = deque()
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="packs")
         self.written: list[str] = []
         self.stored = 0
         """Bytes put at the place since this was made."""
 
     def __enter__(self) -> Self:
-        try:
-            self._begin()
-        except sqlite3.DatabaseError as fault:
-            if type(fault) is not sqlite3.DatabaseError:  # one that is locked, or has no room, is sound
-                raise
-            # Power was lost in the middle of a write, perhaps. The place says it all again.
-            self._index.close()
-            for ending in ("", "-wal", "-shm"):
-                self._file.with_name(self._file.name + ending).unlink(missing_ok=True)
-            self._index = _connected(self._file)
-            self._begin()
+        self._index.begin(self._catch_up)
         return self
 
-    def _begin(self) -> None:
-        for statement in ("PRAGMA journal_mode = WAL", "PRAGMA synchronous = OFF", *_TABLES):
-            self._index.execute(statement)
-        self._catch_up()
-
     def __exit__(self, *_: object) -> None:
+        if self._filling is not None:
+            self._filling.close(None)
         self._thread.shutdown(wait=True, cancel_futures=True)
         self._index.close()
 
     @property
     def names(self) -> frozenset[str]:
         """The finished packs."""
-        return frozenset(name for (name,) in self._index.execute("SELECT name FROM pack"))
+        return self._index.names
 
     def _catch_up(self) -> None:
         """Make the index agree with what lies at the place: by names and sizes, reading no pack but for a lost table.
@@ -119,21 +82,21 @@ class Packs:
         What is known is asked before what is there: another process may be adding packs, and it notes each after it put
         it, so that none is forgotten that has just come.
         """
-        known = dict(self._index.execute("SELECT name, bytes FROM pack"))
+        known = self._index.sizes()
         there = self._place.names(FOLDER)
         tables = {_name(path) for path in there if path.endswith(f".idx{self._seal.suffix}")}
         whole = {name for name in tables if there.get(self.path(name)) == known.get(name, -1)}
         for name in known.keys() - whole:
-            self._forget(name)
+            self._index.forget(name)
         for name in sorted(name for name in tables - whole if self.path(name) in there):
             contents: Contents | None
             try:
                 contents = self._told(name)
             except (msgspec.MsgspecError, ServiceError):
                 contents = self._read_again(name)
-                self._mark(name)
+                self._index.mark(name)  # for whoever may change the place next
             if contents is not None and there[self.path(name)] == contents.size:
-                self._know(name, contents)
+                self._index.know(name, contents)
 
     def _told(self, name: str) -> Contents:
         """What a pack's table says. Raises msgspec.MsgspecError or ServiceError where it is damaged."""
@@ -153,24 +116,20 @@ class Packs:
         laid_out = [(cid.binary, begin, len(block)) for cid, begin, block in blocks]
         return Contents(len(closed), laid_out, self._as_it_lies(closed))
 
-    def _mark(self, name: str) -> None:
-        """Have a pack's table written anew by whoever may change the place next."""
-        self._index.execute("INSERT OR IGNORE INTO bad_table VALUES (?)", (name,))
-
     def mend(self) -> list[str]:
         """Write the tables anew that were found damaged, from their packs; returns which. Only while the place is held.
 
         One whose pack is damaged too, or gone, stays as it is.
         """
         mended = []
-        for (name,) in self._index.execute("SELECT pack FROM bad_table ORDER BY pack").fetchall():
+        for name in self._index.marked():
             with contextlib.suppress(HearthError):
                 if (contents := self._read_again(name)) is not None:
                     self._place.put(self.table(name), self._seal.close(msgspec.msgpack.encode(contents)))
-                    self._know(name, contents)
+                    self._index.know(name, contents)
                     mended.append(self.table(name))
             if name not in self.names or self.table(name) in mended:
-                self._index.execute("DELETE FROM bad_table WHERE pack = ?", (name,))
+                self._index.unmark(name)
         return mended
 
     def _as_it_lies(self, closed: bytes) -> str:
@@ -186,29 +145,32 @@ class Packs:
 
     def add(self, cid: Cid, data: "bytes | memoryview[int]", used: set[str]) -> None:
         """Keep a block, if it is not kept already, and let `used` have the name of its pack, at the latest after
-        `flush`. `data` may not change until then."""
+        `flush`."""
         self.add_all([(cid, data)], used)
 
     def add_all(self, blocks: "Sequence[tuple[Cid, bytes | memoryview[int]]]", used: set[str]) -> None:
         """As `add`, of several, with one look into the index."""
-        there = self._in([cid for cid, _ in blocks])
+        self._just.clear()
+        there = self._index.packs_of([cid for cid, _ in blocks])
         for cid, data in blocks:
-            self._add(cid, data, there.get(cid.binary), used)
+            if cid in self._waiting:
+                self._use(self._waiting[cid], used)
+            elif (pack := there.get(cid.binary) or self._just.get(cid)) is not None:
+                used.add(pack)
+            else:
+                self._add(cid, data, used)
 
-    def _add(self, cid: Cid, data: "bytes | memoryview[int]", pack: str | None, used: set[str]) -> None:
-        if cid in self._waiting:
-            self._use(self._waiting[cid], used)
-        elif pack is not None:
-            used.add(pack)
-        elif cid in self._just:
-            used.add(self._just[cid])
-        else:
-            self._use(None, used)
-            self._pending.append((cid, data))
-            self._waiting[cid] = None
-            self._bytes += len(data)
-            if self._bytes >= PACK:
-                self._write()
+    def _add(self, cid: Cid, data: "bytes | memoryview[int]", used: set[str]) -> None:
+        if self._filling is None:
+            while len(self._writing) >= _UNDER_WAY:
+                self._written()
+            self._filling = Filling(self._rooms)
+            self._writing.append(_Writing(self._filling, self._thread.submit(self._put, self._filling)))
+        self._use(None, used)
+        self._filling.add(cid, data)
+        self._waiting[cid] = None
+        if self._filling.size >= PACK:
+            self.apart()
 
     def _use(self, pack: str | None, used: set[str]) -> None:
         if pack is not None:
@@ -218,57 +180,59 @@ class Packs:
 
     def apart(self) -> None:
         """Let what comes now be in other packs than what came, so that it can go without it."""
-        if self._pending:
-            self._write()
+        pack, self._filling = self._filling, None
+        if pack is None:
+            return
+        name = hashlib.sha256(b"".join(cid.binary for cid, _, _ in pack.blocks)).hexdigest()[:40]
+        users, self._users = self._users, []
+        for used in users:
+            used.add(name)
+        self._waiting.update((cid, name) for cid, _, _ in pack.blocks)
+        pack.close(name)
 
     def flush(self) -> None:
         """Return when everything that was added is at the place. Raises what writing raised."""
         self.apart()
-        self._written()
-
-    def _write(self) -> None:
-        """Let the thread write what is pending; one pack at a time, so that memory stays bounded."""
-        self._written()
-        pending, users = self._pending, self._users
-        self._pending, self._users, self._bytes = [], [], 0
-        name = hashlib.sha256(b"".join(cid.binary for cid, _ in pending)).hexdigest()[:40]
-        for used in users:
-            used.add(name)
-        self._waiting = dict.fromkeys((cid for cid, _ in pending), name)
-        self._writing = name, self._thread.submit(self._put, name, pending)
+        while self._writing:
+            self._written()
 
     def _written(self) -> None:
-        if self._writing is None:
-            return
-        name, written = self._writing
-        self._writing = None
-        self._know(name, written.result())
+        """Wait for the oldest pack that is not at the place yet."""
+        pack, done = self._writing.popleft()
+        contents = done.result()
+        name = _named(pack)
+        self._index.know(name, contents)
         self.written += [self.path(name), self.table(name)]
-        self._just.update((cid, pack) for cid, pack in self._waiting.items() if pack is not None)
-        self._waiting = {cid: pack for cid, pack in self._waiting.items() if pack is None}
+        for cid, _, _ in pack.blocks:
+            self._just[cid] = name
+            del self._waiting[cid]
 
-    def _put(self, name: str, pending: Sequence[tuple[Cid, "bytes | memoryview[int]"]]) -> Contents:
+    def _put(self, pack: Filling) -> Contents:
         """First the pack, then its table: what has a table is whole."""
-        parts: list[bytes | memoryview[int]] = [car.header(pending[0][0])]
-        for cid, data in pending:
-            parts += [car.before(cid, len(data)), data]
         as_it_lies = ""
-        if self._seal.suffix:
-            closed = self._seal.close(b"".join(parts))
-            as_it_lies = self._as_it_lies(closed)
-            parts = [closed]
-        contents = Contents(sum(map(len, parts)), _laid_out(pending), as_it_lies)
-        self._place.put_parts(self.path(name), parts)
+        try:
+            with contextlib.closing(pack.pieces()) as pieces:
+                if self._seal.suffix:
+                    closed = self._seal.close(b"".join(map(bytes, pieces)))
+                    as_it_lies = self._as_it_lies(closed)
+                    size = len(closed)
+                    self._place.put(self.path(_named(pack)), closed)
+                else:
+                    self._place.gather(FOLDER, pieces, lambda: f"{_named(pack)}.car")
+                    size = pack.size
+        finally:
+            pack.let_go()
+        contents = Contents(size, [(cid.binary, begin, length) for cid, begin, length in pack.blocks], as_it_lies)
         table = self._seal.close(msgspec.msgpack.encode(contents))
-        self._place.put(self.table(name), table)
-        self.stored += contents.size + len(table)
+        self._place.put(self.table(_named(pack)), table)
+        self.stored += size + len(table)
         return contents
 
     # ---- reading ----------------------------------------------------------------------------------------------------
 
     def find(self, cid: Cid) -> Found:
         """Raises ServiceError where the block is in no pack."""
-        found = self._where(cid)
+        found = self._index.find(cid)
         if found is None:
             raise ServiceError(f"The backup in {self._place} lacks the block {cid}.")
         return found
@@ -314,7 +278,7 @@ class Packs:
         is read anew."""
         for name in names:
             if reason := self._bad_table(name):
-                self._mark(name)
+                self._index.mark(name)
                 yield self.table(name), reason
 
     def _bad_table(self, name: str) -> str:
@@ -324,8 +288,7 @@ class Packs:
             return f"the pack's table is damaged: {fault}"
         except HearthError as fault:
             return fault.message
-        rows = "SELECT block.cid, begin, size FROM block JOIN pack ON number = pack WHERE name = ?"
-        if {*map(tuple, contents.blocks)} != {*self._index.execute(rows, (name,))}:
+        if {*map(tuple, contents.blocks)} != self._index.blocks(name):
             return "the pack's table is damaged: it is not what the pack holds"
         return ""
 
@@ -335,23 +298,22 @@ class Packs:
 
     def cid(self, name: str) -> str:
         """Of an encrypted pack, as a file."""
-        [(cid,)] = self._index.execute("SELECT cid FROM pack WHERE name = ?", (name,))
-        return str(cid)
+        return self._index.cid(name)
 
     def unpushed(self, node: str, names: Iterable[str]) -> list[str]:
         """Those of `names` that `node` has not been given by this machine."""
-        given = {name for (name,) in self._index.execute("SELECT pack FROM pushed WHERE node = ?", (node,))}
+        given = self._index.pushed(node)
         return [name for name in names if name not in given]
 
     def pushed(self, node: str, name: str) -> None:
-        self._index.execute("INSERT OR REPLACE INTO pushed VALUES (?, ?)", (node, name))
+        self._index.push(node, name)
 
     # ---- forgetting -------------------------------------------------------------------------------------------------
 
     def drop(self, names: Iterable[str]) -> None:
         """Delete packs, the table first, so that one that is half deleted is none."""
         for name in names:
-            self._forget(name)
+            self._index.forget(name)
             self._place.delete([self.table(name), self.path(name)])
 
     def unfinished(self, named: Collection[str]) -> list[str]:
@@ -367,64 +329,16 @@ class Packs:
             if is_half(path) or (path.endswith(endings) and _name(path) not in whole)
         ]
 
-    # ---- the index --------------------------------------------------------------------------------------------------
-
-    def _in(self, cids: Sequence[Cid]) -> dict[bytes, str]:
-        """The pack of each of these that the index has. What `_just` remembers is in it by then."""
-        self._just.clear()
-        marks = ", ".join("?" * len(cids))
-        query = f"SELECT block.cid, name FROM block JOIN pack ON number = pack WHERE block.cid IN ({marks})"
-        return dict(self._index.execute(query, [cid.binary for cid in cids]))
-
-    def _where(self, cid: Cid) -> Found | None:
-        row = self._index.execute(
-            "SELECT name, begin, size FROM block JOIN pack ON number = pack WHERE block.cid = ? LIMIT 1", (cid.binary,)
-        ).fetchone()
-        return None if row is None else Found(*row)
-
-    def _know(self, name: str, contents: Contents) -> None:
-        """Another process may know it already, from its table."""
-        with self._index:
-            self._index.execute("BEGIN IMMEDIATE")
-            [(number,)] = self._index.execute(
-                "INSERT INTO pack (name, bytes, cid) VALUES (?, ?, ?) ON CONFLICT (name) "
-                "DO UPDATE SET bytes = excluded.bytes, cid = excluded.cid RETURNING number",
-                (name, contents.size, contents.cid),
-            ).fetchall()
-            rows = ((cid, number, begin, size) for cid, begin, size in contents.blocks)
-            self._index.executemany("INSERT OR REPLACE INTO block VALUES (?, ?, ?, ?)", rows)
-
-    def _forget(self, name: str) -> None:
-        with self._index:
-            self._index.execute("BEGIN IMMEDIATE")
-            self._index.execute("DELETE FROM block WHERE pack = (SELECT number FROM pack WHERE name = ?)", (name,))
-            self._index.execute("DELETE FROM pack WHERE name = ?", (name,))
-            self._index.execute("DELETE FROM pushed WHERE pack = ?", (name,))
-
-
-def _connected(index: Path) -> sqlite3.Connection:
-    try:
-        index.parent.mkdir(parents=True, exist_ok=True)
-        return sqlite3.connect(index, timeout=_BUSY_S, isolation_level=None)
-    except (OSError, sqlite3.Error) as fault:
-        raise ServiceError(f"The index {index} of the backup cannot be opened: {fault}") from fault
-
-
-def _laid_out(pending: Sequence[tuple[Cid, "bytes | memoryview[int]"]]) -> list[tuple[bytes, int, int]]:
-    """Where each block's bytes stand in the pack."""
-    at = len(car.header(pending[0][0]))
-    rows = []
-    for cid, data in pending:
-        at += len(car.before(cid, len(data)))
-        rows.append((cid.binary, at, len(data)))
-        at += len(data)
-    return rows
-
 
 def _continues(batch: list[tuple[Cid, Found]], found: Found) -> bool:
     first, last = batch[0][1], batch[-1][1]
     gap = found.begin - last.begin - last.size
     return found.pack == last.pack and 0 <= gap <= LEAF and found.begin + found.size - first.begin <= _READ_AHEAD
+
+
+def _named(pack: Filling) -> str:
+    assert pack.name is not None, "it is closed"
+    return pack.name
 
 
 def _name(path: str) -> str:

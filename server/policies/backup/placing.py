@@ -10,6 +10,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from server.errors import InvalidValue, ServiceError
+from server.policies.backup import cold_documents
 from server.policies.backup.job import Backup
 from server.policies.backup.snapshot import File, Snapshot
 from server.policies.backup.sources import STATE
@@ -42,11 +43,15 @@ def in_place(backup: Backup, snapshot: Snapshot, files: list[File], data: Path) 
         backup.write([file for unit in folders.values() for file in unit], lambda file: new / file.path)
         if state is not None:
             backup.write([state], lambda file: new / file.path)
+        back = cold_documents.bring_back(new)
+        cold_documents.forget(back, new / STATE)
+        told += [f"{len(each.documents)} cold documents of {each.collection} lie here again" for each in back]
         written, there = backup.write(single, lambda file: Path(file.source))
         if single:
             told.append(f"{written} files written where they were, {there} were there already")
         if state is None and folders:
             _merge(backup, snapshot, [unit.partition("/")[2] for unit in folders], data, new)
+            cold_documents.forget(back, data / STATE)
         for unit in folders:
             _swap(new / unit, data / unit, kept / unit)
             told.append(f"{unit} is as it was; what it replaced is in {kept / unit}")

@@ -22,6 +22,7 @@ from server.knowledge.catalogue import cold_counts
 from server.models import cold_weights, kept
 from server.models.cold_weights import Part
 from server.models.header import WeightsError
+from server.policies.backup.cold_documents import ColdDocuments
 from server.policies.backup.making import Group, Source
 
 STATE = "state.db"
@@ -33,19 +34,25 @@ _SCRATCH = "copies-"
 
 
 @contextmanager
-def groups(recipe: Recipe, what: Sequence[str]) -> Iterator[tuple[list[Group], tuple[str, ...]]]:
-    """The groups of what is asked for, and what is left out with the reason, while the block lasts."""
+def groups(recipe: Recipe, what: Sequence[str], *, with_cold: bool) -> Iterator[tuple[list[Group], tuple[str, ...]]]:
+    """The groups of what is asked for, and what is left out with the reason, while the block lasts. `with_cold` says
+    whether documents in cold storage are among it."""
     left_out: list[str] = []
     found: list[Group] = []
-    with _scratch(recipe.server.data / "cache") as scratch:
+    data = recipe.server.data
+    place = None if recipe.policies.tiering is None else recipe.policies.tiering.cold
+    with _scratch(data / "cache") as scratch, ColdDocuments.held(data, place, scratch) as cold:
         if "recipe" in what:
             found.append(Group("recipe", lambda: _recipe(recipe)))
         if "models" in what:
             found += list(_models(recipe, left_out))
         if "knowledge" in what:
-            found += _knowledge(recipe.server.data, scratch)
-            left_out += _cold_documents(recipe)
-        with _leases([each for each in found if each.living], recipe.server.data):
+            found += _knowledge(data, scratch, cold.stay if with_cold else lambda: None)
+            if with_cold:
+                found += cold.groups(scratch / STATE)
+            else:
+                left_out += _cold_documents(recipe)
+        with _leases([each for each in found if each.living], data):
             yield found, tuple(left_out)
 
 
@@ -130,8 +137,14 @@ def weights(source: Weights, data: Path) -> dict[str, Path]:
 # ---- knowledge ------------------------------------------------------------------------------------------------------
 
 
-def _knowledge(data: Path, scratch: Path) -> list[Group]:
-    found = [Group("state", lambda: _state(data, scratch))] if (data / STATE).exists() else []
+def _knowledge(data: Path, scratch: Path, before: Callable[[], None]) -> list[Group]:
+    """`before` is done before the first one is looked at."""
+
+    def state() -> list[Source]:
+        before()
+        return _state(data, scratch)
+
+    found = [Group("state", state)] if (data / STATE).exists() else []
     if (data / "files").is_dir():
         found.append(Group("files", lambda: _files(data), living=True))
     for kind in _FOLDERS:
@@ -141,7 +154,7 @@ def _knowledge(data: Path, scratch: Path) -> list[Group]:
 
 
 def _cold_documents(recipe: Recipe) -> Iterator[str]:
-    """What is said of documents in cold storage, which stay there: `state.db` has the record of them."""
+    """What is said of documents in cold storage that are left there: `state.db` has the record of them."""
     tiering = recipe.policies.tiering
     place = None if tiering is None else tiering.cold
     where = "a place that the recipe names no more" if place is None else getattr(place, "url", None) or place

@@ -28,6 +28,8 @@ class ModelTier:
         clock: Callable[[], float] = time.time,
     ) -> None:
         self.uses = uses
+        self._data = recipe.server.data
+        self._specs = recipe.models
         self._spec = spec
         self._models = models
         self._clock = clock
@@ -51,12 +53,14 @@ class ModelTier:
         busy = [path for path in chosen if not await self._freed(path)]
         going = [self._weights(path) for path in chosen if path not in busy]
         known = tuple(self._weights(path) for path in self._named)
-        report = await run_apart("server.policies.tiering", Work(self._spec.cold, known, tuple(going)), tell)
+        work = Work(self._spec.cold, known, tuple(going), self._data)
+        report = await run_apart("server.policies.tiering", work, tell)
         told = tuple(f"{', '.join(self._named[path])}: stays, for it is in use" for path in busy)
         return Report(report.summary, report.figures, (*told, *report.details))
 
     def _weights(self, path: Path) -> Weights:
-        return Weights(path, tuple(self._named[path]), dict(self._cards(self._of(path))))
+        names = tuple(self._named[path])
+        return Weights(path, names, dict(self._cards(self._of(path))), tuple(self._specs[name] for name in names))
 
     def _of(self, path: Path) -> list[Resident]:
         return [self._models[name] for name in self._named[path] if name in self._models]

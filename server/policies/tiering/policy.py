@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 
 from config.bucket import Bucket
 from config.policy import TieringSpec
-from server.errors import HearthError, KnowledgeUnavailable
+from server import uploads
+from server.errors import HearthError, KnowledgeUnavailable, ServiceError
 from server.knowledge.catalogue import owner
 from server.knowledge.lock import InUse
 from server.knowledge.record import Records
@@ -147,6 +148,7 @@ class TieringPolicy:
         try:
             room = await asyncio.to_thread(importlib.import_module, "server.knowledge.moving")
             mover: Mover = room.Mover(store, table, catalogue)
+            told = await self._end_uploads(catalogue.collection)
             mended = await mover.mend()
             for part in batches(come, {each.document: each.listed.bytes for each in entries}):
                 tell(f"{tier.catalogue.collection}: {back.documents} of {len(come)} documents came back")
@@ -160,9 +162,19 @@ class TieringPolicy:
                 await tier.moved()
         finally:
             await table.close()
-        told = [f"{mended} documents were left by a run that was cut off"] if mended else []
+        told += [f"{mended} documents were left by a run that was cut off"] if mended else []
         kept = out.kept + back.kept
         return out, back, told + ([f"{kept} documents changed while they moved, and stay"] if kept else [])
+
+    async def _end_uploads(self, collection: str) -> list[str]:
+        """Those of a run that was killed, while nobody else moves documents of the collection; what there is to say."""
+        if not isinstance(self.spec.cold, Bucket):
+            return []
+        try:
+            count = await asyncio.to_thread(uploads.abort, self.spec.cold, collection)
+        except ServiceError as error:  # not every store can say it
+            return [error.message]
+        return [f"{count} uploads that a run left unfinished were removed"] if count else []
 
     async def _nothing(self) -> "Moved":
         room = await asyncio.to_thread(importlib.import_module, "server.knowledge.moving")

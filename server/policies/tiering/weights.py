@@ -16,10 +16,13 @@ from pathlib import Path
 from msgspec.structs import replace
 
 from config.bucket import Bucket
+from config.model import ModelSpec
 from config.source import cold_record
+from server import uploads
 from server.errors import HearthError, ServiceError
 from server.models import cold_weights
 from server.models.cold_weights import Address, InUse, Part, Record
+from server.models.fit import takes
 from server.models.header import WeightsError
 from server.place import Place, is_half
 from server.policies.report import Report, Tell
@@ -30,11 +33,13 @@ _MB = 10**6
 
 @dataclass(frozen=True)
 class Weights:
-    """A .gguf file or a folder, and the models that are made of it. `cards` are kept with the record."""
+    """A .gguf file or a folder, and the models that are made of it. `cards` are kept with the record, as is what each
+    of `specs` takes in memory, which nobody can tell without them."""
 
     path: Path
     names: tuple[str, ...]
     cards: Mapping[str, bytes] = field(default_factory=dict)
+    specs: tuple[ModelSpec, ...] = ()
 
     def __str__(self) -> str:
         return ", ".join(self.names)
@@ -47,13 +52,15 @@ class Work:
     place: Path | Bucket
     known: tuple[Weights, ...]
     going: tuple[Weights, ...]
+    data: Path = Path()
+    """The data directory."""
 
 
 def move(work: Work, tell: Tell) -> Report:
     """Raises Conflict while another run does, and what the place raises; the next run goes on with what is left."""
     place = Place(work.place)
     with place.held():
-        return _Mover(place, tell).run(work)
+        return _Mover(place, work.data, tell).run(work)
 
 
 class _Stays(Exception):
@@ -61,8 +68,9 @@ class _Stays(Exception):
 
 
 class _Mover:
-    def __init__(self, place: Place, tell: Tell) -> None:
+    def __init__(self, place: Place, data: Path, tell: Tell) -> None:
         self._place = place
+        self._data = data
         self._tell = tell
         self._details: list[str] = []
         self._out = self._back = self._out_bytes = self._back_bytes = 0
@@ -70,6 +78,8 @@ class _Mover:
     def run(self, work: Work) -> Report:
         going = {each.path for each in work.going}
         self._place.delete([name for name in self._place.names(_FOLDER) if is_half(name)])
+        if isinstance(work.place, Bucket):
+            self._end_uploads(work.place)
         for each in work.known:
             self._tidily(each, each.path in going)
         for each in work.going:
@@ -88,6 +98,14 @@ class _Mover:
             "weights_cold": float(away),
         }
         return Report(summary, figures, tuple(self._details))
+
+    def _end_uploads(self, bucket: Bucket) -> None:
+        """Those of a run that was killed: whoever holds the place is the only one who uploads there."""
+        try:
+            if count := uploads.abort(bucket, _FOLDER):
+                self._details.append(f"{count} uploads that a run left unfinished were removed")
+        except ServiceError as fault:  # not every store can say it
+            self._details.append(fault.message)
 
     def _each(self, weights: Weights, work: Callable[[Weights], None]) -> None:
         """What is wrong with the files of one model keeps no other from moving."""
@@ -167,7 +185,10 @@ class _Mover:
         with cold_weights.alone(weights.path):
             pass  # else it is loaded, and copying it would be for nothing
         parts = [self._part(weights, file) for file in files]
-        record = Record("copying", datetime.now(UTC), Address.of(self._place.where), tuple(parts), dict(weights.cards))
+        at = Address.of(self._place.where)
+        took = {cold_weights.mark(spec): takes(spec, self._data) for spec in weights.specs}
+        memory = {mark: each for mark, each in took.items() if each is not None}
+        record = Record("copying", datetime.now(UTC), at, tuple(parts), dict(weights.cards), memory=memory)
         cold_weights.write(weights.path, record)
         if before is not None:  # of a run that was cut off, when the files were others
             self._place.delete(sorted({part.stored for part in before.parts} - {part.stored for part in parts}))
