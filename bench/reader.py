@@ -11,8 +11,9 @@ from typing import Any, NamedTuple
 import httpx
 
 from bench.live import hearth
-from bench.reading import Passage, Question, passages
+from bench.reading import passages
 from bench.table import CannotRun, Figure, report
+from server.models.engines.reader.questions import Passage, Question
 
 _SEED = 7
 _RECIPE = """\

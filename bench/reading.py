@@ -2,27 +2,10 @@
 
 from pathlib import Path
 
-import msgspec
-
 from bench.table import CannotRun
+from server.models.engines.reader.questions import Passage, read
 
 _DEFAULT = Path(__file__).parents[2] / "shared" / "data" / "reading"
-
-
-class Answer(msgspec.Struct, frozen=True):
-    text: str
-
-
-class Question(msgspec.Struct, frozen=True):
-    """`answers` is empty where the passage holds none."""
-
-    question: str
-    answers: list[Answer]
-
-
-class Passage(msgspec.Struct, frozen=True):
-    context: str
-    questions: list[Question]
 
 
 def passages(folder: str | None) -> list[Passage]:
@@ -30,4 +13,4 @@ def passages(folder: str | None) -> list[Passage]:
     file = (_DEFAULT if folder is None else Path(folder)) / "dev.jsonl"
     if not file.is_file():
         raise CannotRun(f"No data, nothing measured: {file} does not exist. Name the reading set's folder with --data.")
-    return msgspec.json.Decoder(Passage).decode_lines(file.read_bytes())
+    return read(file)

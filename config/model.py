@@ -10,7 +10,8 @@ from pydantic import Field, ValidationInfo, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
 from config.fallback import FallbackTo
-from config.places import Adapter
+from config.places import Adapter, is_file
+from config.prompts import Prompts
 from config.remote import RemoteId, ServerUrl
 from config.section import Alias, Count, Duration, Flag, Fraction, Guesses, Outside, Rate, Secret, Section, wrong
 from config.source import NGRAM, Draft, Projector, Source, architecture, names_gguf
@@ -190,6 +191,12 @@ class LocalModel(_Weights):
         "(Matryoshka). For embed.",
     )
 
+    prompts: Prompts | None = Field(
+        default=None,
+        description="What goes before queries and documents, {query: TEXT, document: TEXT}; none takes what the "
+        "model's folder says in config_sentence_transformers.json. For embed.",
+    )
+
     @model_validator(mode="after")
     def _check(self) -> Self:
         found = [*contradictions(self.model_dump()), *self._foreign()]
@@ -203,7 +210,9 @@ class LocalModel(_Weights):
         if self.source.is_remote or self.source.is_made or self.source.is_gguf:
             return
         kind = architecture(self.source.path)
-        if kind is not None and self.task not in (right := tasks_of(kind)):
+        # A decoder that was trained to embed says so by the modules of sentence-transformers.
+        embeds = self.task == "embed" and is_file(self.source.path / "modules.json")
+        if kind is not None and not embeds and self.task not in (right := tasks_of(kind)):
             message = f"the weights are those of a {kind}, which is for {' or '.join(right)}"
             yield Contradiction("task", message, right[0] if right[0] in TASKS[self.engine] else None)
 
@@ -269,6 +278,8 @@ def contradictions(spec: Mapping[str, object]) -> Iterator[Contradiction]:
                     yield Contradiction(key, f"a model for {task} has no {key}; it is for task: chat")
         if task != "embed" and _given(spec, "dimensions"):
             yield Contradiction("dimensions", f"a model for {task} has no vectors to cut; it is for task: embed")
+        if task != "embed" and _given(spec, "prompts"):
+            yield Contradiction("prompts", f"a model for {task} puts nothing before texts; it is for task: embed")
     yield from _misplaced(engine, str(task), spec.get("source"))
     yield from _unsupported(engine, spec)
 
@@ -371,6 +382,11 @@ class RemoteModel(_AnyModel):
         description="What the model does: chat generates text, embed turns texts into vectors, rerank scores "
         "documents for a query.",
     )
+    prompts: Prompts | None = Field(
+        default=None,
+        description="What goes before queries and documents, {query: TEXT, document: TEXT}, where that server does not "
+        "put it there; none adds nothing. For embed.",
+    )
     context: Count | None = Field(
         default=None,
         description="The longest request in tokens, as clients are told; none takes what the server's list of models "
@@ -389,6 +405,13 @@ class RemoteModel(_AnyModel):
     proxies: Flag = Field(
         default=False, description="Whether to go through the HTTP proxies that the environment names."
     )
+
+    @field_validator("prompts")
+    @classmethod
+    def _for_texts(cls, prompts: Prompts | None, info: ValidationInfo) -> Prompts | None:
+        if prompts is not None and info.data.get("task", "embed") != "embed":
+            raise wrong(f"a model for {info.data['task']} puts nothing before texts; it is for task: embed")
+        return prompts
 
     @property
     def idle_unload(self) -> None:

@@ -7,6 +7,7 @@ from contextlib import aclosing
 
 import httpx
 from rich.console import Console
+from rich.markup import escape
 
 from config import Recipe
 from server import chat
@@ -14,6 +15,7 @@ from server.answered import fault
 from server.chat import Asked
 from server.errors import HearthError
 from server.models.engine import Message
+from server.models.served import Served
 from server.runtime import Runtime
 
 _LOAD_SECONDS = 600.0
@@ -32,7 +34,7 @@ def ask(recipe: Recipe, question: str, model: str | None, key: str | None, out: 
     except httpx.ConnectError:
         err.print("No server is running; loading the recipe for this answer.")
         try:
-            asyncio.run(_print_own(recipe, question, chosen, out))
+            asyncio.run(_print_own(recipe, question, chosen, out, err))
         except HearthError as error:
             err.print(error.message, markup=False)
             return 1
@@ -66,19 +68,35 @@ def _text(event: dict[str, object]) -> str:
             return ""
 
 
-async def _print_own(recipe: Recipe, question: str, model: str, out: Console) -> None:
-    async with aclosing(_own(recipe, question, model)) as texts:
+async def _print_own(recipe: Recipe, question: str, model: str, out: Console, err: Console) -> None:
+    async with aclosing(_own(recipe, question, model, err)) as texts:
         async for text in texts:
             out.print(text, end="", markup=False)
 
 
-async def _own(recipe: Recipe, question: str, model: str) -> AsyncGenerator[str, None]:
+async def _own(recipe: Recipe, question: str, model: str, err: Console) -> AsyncGenerator[str, None]:
     async with Runtime.build(recipe) as runtime:
         target = runtime.target(model)
         needed = target.assistant.knowledge if target.assistant else ()
-        await asyncio.gather(target.model.ready(), *(runtime.shelves[name].ready() for name in needed))
+        telling = asyncio.create_task(_tell(target.model, err))
+        try:
+            await asyncio.gather(target.model.ready(), *(runtime.shelves[name].ready() for name in needed))
+        finally:
+            telling.cancel()
         turn = chat.turn(runtime, target, Asked(messages=[Message("user", question)]))
         async with aclosing(turn):
             async for parts in turn:
                 if isinstance(parts, list):
                     yield "".join(part.text for part in parts)
+
+
+async def _tell(model: Served, err: Console) -> None:
+    """What loading is at, in one line that changes, and what keeps it waiting, in lines that stay; until cancelled."""
+    told: str | None = None
+    with err.status("loading") as status:
+        async with aclosing(model.changes()) as changes:
+            async for _ in changes:
+                status.update(escape(getattr(model, "progress", None) or "loading"))
+                if model.error is not None and model.error != told:
+                    told = model.error
+                    err.print(f"{told}; trying again", markup=False)

@@ -14,6 +14,7 @@ from server.models.cold_weights import is_away, local_sources
 from server.models.fit import Plan, broken, gpu_room, overfull, plans, room, size
 from server.models.identity import identity
 from server.models.kept import found as files_of
+from server.models.prompts import Prompts
 from server.tooling import inspect
 
 
@@ -54,7 +55,7 @@ def _changes(recipe: Recipe) -> list[Change]:
         if isinstance(model, LocalModel) and any(is_away(each.path) for each in local_sources(model)):
             continue  # what its vectors are like is known when it is back
         if isinstance(model, LocalModel) and (files := files_of(model.source, recipe.server.data)) is not None:
-            identities[name] = identity(files)
+            identities[name] = identity(files, Prompts.of(model, files).document)
     return forecast(recipe.knowledge, identities, recipe.server.data / "knowledge")
 
 
@@ -79,7 +80,8 @@ def _engine(plan: Plan) -> str:
     if plan.cold:
         return f"{plan.cold}; the next request brings it back"
     if plan.absent:
-        return "not on this machine yet; `hearth pull` fetches it"
+        fetched = "`hearth pull` or the first start" if getattr(plan.spec, "download", False) else "`hearth pull`"
+        return f"not on this machine yet; {fetched} fetches it"
     return str(plan.choice) if plan.choice is not None else "no engine"
 
 

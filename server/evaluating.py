@@ -21,6 +21,7 @@ from rich.progress import track
 from config import Recipe
 from config.model import ReaderModel
 from server.models.engine import Citation, Delta, Generate, Message, Passage
+from server.models.engines.reader import questions
 
 if TYPE_CHECKING:
     from server.models.engines.reader.engine import ReaderEngine
@@ -29,27 +30,6 @@ NEAREST = 3
 """How many passages of a document are read for a question, nearest first."""
 _PUNCTUATION = str.maketrans("", "", string.punctuation)
 _ARTICLE = re.compile(r"\b(a|an|the)\b")
-
-
-class Answer(msgspec.Struct, frozen=True):
-    text: str
-    start: int
-
-
-class Question(msgspec.Struct, frozen=True):
-    """`answers` is empty where the passage holds none."""
-
-    question: str
-    answers: list[Answer]
-
-
-class Read(msgspec.Struct, frozen=True):
-    """One line of the file: a passage of the document `title`, and questions on it."""
-
-    context: str
-    questions: list[Question]
-    title: str = ""
-    source: str = ""
 
 
 @dataclass(frozen=True)
@@ -107,7 +87,7 @@ def evaluate(recipe: Recipe, model: str, data: Path, most: int | None, out: Cons
         err.print(f'"{model}" is no model of engine reader; those of the recipe: {readers}', markup=False)
         return 1
     try:
-        lines = read(data)
+        lines = questions.read(data)
         if not any(question.answers for line in lines for question in line.questions):
             raise ValueError(f"{data}: no question in it has an answer: there is nothing to measure")
         for name, value in measured(_loaded(spec, recipe.server.data), lines, most, out):
@@ -116,11 +96,6 @@ def evaluate(recipe: Recipe, model: str, data: Path, most: int | None, out: Cons
         err.print(f"{data}: {error}" if isinstance(error, msgspec.MsgspecError) else str(error), markup=False)
         return 1
     return 0
-
-
-def read(file: Path) -> list[Read]:
-    """Raises OSError, or msgspec's errors where a line is not of the form."""
-    return msgspec.json.Decoder(Read).decode_lines(file.read_bytes())
 
 
 def _loaded(spec: ReaderModel, data: Path) -> "ReaderEngine":
@@ -134,7 +109,7 @@ def _loaded(spec: ReaderModel, data: Path) -> "ReaderEngine":
 
 
 def measured(
-    engine: "ReaderEngine", lines: Sequence[Read], most: int | None, out: Console
+    engine: "ReaderEngine", lines: Sequence[questions.Passage], most: int | None, out: Console
 ) -> Iterator[tuple[str, str]]:
     """The figures, each as soon as it is known, over the first `most` answerable questions where that is said.
 
@@ -191,7 +166,7 @@ def _reply(engine: "ReaderEngine", asked: Asked) -> Reply:
 class Documents:
     """The passages of each document with their vectors, to find those near a question as a search would."""
 
-    def __init__(self, engine: "ReaderEngine", lines: Sequence[Read]) -> None:
+    def __init__(self, engine: "ReaderEngine", lines: Sequence[questions.Passage]) -> None:
         self._engine = engine
         self._lines = lines
         self._vectors = engine.vectors([line.context for line in lines])
@@ -200,15 +175,15 @@ class Documents:
             self._of[line.source, line.title or str(place)].append(place)
         self._places = {id(line): place for place, line in enumerate(lines)}
 
-    def near(self, question: str, line: Read) -> list[Passage]:
+    def near(self, question: str, line: questions.Passage) -> list[Passage]:
         """The nearest passages of the document of `line`, which itself is always among them."""
         return self._nearest(question, line, keep=True)
 
-    def others(self, question: str, line: Read) -> list[Passage]:
+    def others(self, question: str, line: questions.Passage) -> list[Passage]:
         """The nearest passages of the document without `line`; empty where it is alone."""
         return self._nearest(question, line, keep=False)
 
-    def _nearest(self, question: str, line: Read, *, keep: bool) -> list[Passage]:
+    def _nearest(self, question: str, line: questions.Passage, *, keep: bool) -> list[Passage]:
         own = self._places[id(line)]
         pool = [place for place in self._of[line.source, line.title or str(own)] if place != own]
         near = self._engine.vectors([question])[0] @ self._vectors[[own, *pool]].T

@@ -21,6 +21,8 @@ from server.models.cold_weights import Cold
 from server.models.hub import Access, HubError, fetched, planned
 
 _ANSWER_SECONDS = 5.0
+_WIDE = 1000
+"""Columns of a table that goes to a file."""
 
 
 def pull(
@@ -74,7 +76,9 @@ def show(recipe: Recipe, out: Console) -> None:
     """Print a table of the declared models, and the weights on disk that none of them names."""
     data = recipe.server.data
     running = _running(recipe)
-    table = Table("model", "engine", "task", "source", "on disk", "server", box=None, padding=(0, 2, 0, 0))
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    for column in ("model", "engine", "task", "source", "on disk", "server"):
+        table.add_column(column, overflow="fold")
     for name, spec in recipe.models.items():
         server = _loaded(running.get(name)) if running is not None else "not running"
         source = _source(spec, recipe.path.parent)
@@ -85,6 +89,8 @@ def show(recipe: Recipe, out: Console) -> None:
         if isinstance(spec, LocalModel) and spec.projector is not None:
             projector = _short(spec.projector, recipe.path.parent)
             table.add_row(f"{name}, projector", "", "", projector, _of_source(spec.projector, data), "")
+    if not out.is_terminal:
+        out.width = _WIDE  # a file has none, and a name in pieces helps no script
     out.print(table)
     for line in _unnamed(recipe):
         out.print(line, markup=False)

@@ -57,6 +57,8 @@ class Hub:
         """The headers of every request that reached the second host."""
         self.url = ""
         self.store = ""
+        self.refuses: int | None = None
+        """The status that answers every request instead of what it asks for."""
 
     @property
     def environment(self) -> dict[str, str]:
@@ -104,6 +106,9 @@ class _Speaker(BaseHTTPRequestHandler):
     def _answer(self) -> None:
         path = unquote(urlsplit(self.path).path)
         self.hub.asked.append(f"{self.command} {path}")
+        if self.hub.refuses is not None:
+            self._refuse(self.hub.refuses, "")
+            return
         match path.strip("/").split("/"):
             case ["api", "models", owner, name, "revision", revision]:
                 self._info(f"{owner}/{name}", revision)

@@ -14,11 +14,11 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from tokenizers import Tokenizer
 
 from config.model import ReaderModel
-from server.evaluating import read
 from server.models.engines.encoders.encoder import sum_of
 from server.models.engines.reader.deciding import FEATURES
 from server.models.engines.reader.engine import ReaderEngine
-from training.examples import Examples, Passage, Row, load
+from server.models.engines.reader.questions import Passage, read
+from training.examples import Examples, Row
 from training.fitting import fit
 from training.judging import forced
 from training.loop import Budget, Shares, Training
@@ -62,9 +62,9 @@ def main(
     tokenizer.no_truncation()
     tokenizer.no_padding()
     training = Training(Reader(encoder / "model.safetensors"), threads)
-    shares = Shares(Examples(load(data / "train.jsonl"), tokenizer, seed), _made(tokenizer, seed, documents), seed)
+    shares = Shares(Examples(read(data / "train.jsonl"), tokenizer, seed), _made(tokenizer, seed, documents), seed)
     budget = Budget(minutes and minutes * 60, examples)
-    run = _Run(training, shares, tokenizer, load(data / "dev.jsonl"), out)
+    run = _Run(training, shares, tokenizer, read(data / "dev.jsonl"), out)
     run.go(budget)
     run.ship(encoder, data / "dev.jsonl", {"seed": seed, "minutes": minutes, "examples_asked": examples})
 

@@ -5,39 +5,15 @@ import random
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
-import msgspec
 from tokenizers import Tokenizer
 
 from server.models.engines.reader.nearness import words
+from server.models.engines.reader.questions import Answer, Passage, Question
 
 LONGEST_QUESTION = 40
 CLS, SEP = 101, 102
-
-
-class Answer(msgspec.Struct, frozen=True):
-    text: str
-    start: int
-
-
-class Question(msgspec.Struct, frozen=True):
-    question: str
-    answers: list[Answer]
-
-
-class Passage(msgspec.Struct, frozen=True):
-    """One line of the data; `answers` of a question is empty where the passage holds none."""
-
-    source: str
-    title: str
-    context: str
-    questions: list[Question]
-
-
-def load(file: Path) -> list[Passage]:
-    return msgspec.json.Decoder(Passage).decode_lines(file.read_bytes())
 
 
 @dataclass(frozen=True)

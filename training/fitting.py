@@ -7,8 +7,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from server.evaluating import Documents, Read
+from server.evaluating import Documents
 from server.models.engine import Passage
+from server.models.engines.reader import questions
 from server.models.engines.reader.deciding import FEATURES, Calibration, sureness
 from server.models.engines.reader.engine import ReaderEngine
 
@@ -30,7 +31,7 @@ class _Case(NamedTuple):
     right: NDArray[np.bool_]
 
 
-def fit(engine: ReaderEngine, lines: Sequence[Read]) -> tuple[Calibration, dict[str, float]]:
+def fit(engine: ReaderEngine, lines: Sequence[questions.Passage]) -> tuple[Calibration, dict[str, float]]:
     """The calibration from about QUESTIONS of `lines`, and its figures in percent where it was fitted without them.
 
     For these the questions are halved: each half is judged by what was fitted to the other.
@@ -42,11 +43,11 @@ def fit(engine: ReaderEngine, lines: Sequence[Read]) -> tuple[Calibration, dict[
     return _fitted(here, there), figures
 
 
-def _sample(lines: Sequence[Read]) -> list[Read]:
+def _sample(lines: Sequence[questions.Passage]) -> list[questions.Passage]:
     """Whole documents, drawn until they have QUESTIONS questions."""
     titles = sorted({(line.source, line.title) for line in lines})
     random.Random(_SEED).shuffle(titles)
-    drawn: list[Read] = []
+    drawn: list[questions.Passage] = []
     for title in titles:
         if sum(len(line.questions) for line in drawn) >= QUESTIONS:
             break
@@ -54,7 +55,7 @@ def _sample(lines: Sequence[Read]) -> list[Read]:
     return drawn
 
 
-def _cases(engine: ReaderEngine, lines: Sequence[Read]) -> tuple[list[_Case], list[_Case]]:
+def _cases(engine: ReaderEngine, lines: Sequence[questions.Passage]) -> tuple[list[_Case], list[_Case]]:
     """Every question with the nearest passages of its document, and with those that do not hold the answer."""
     documents = Documents(engine, lines)
     here: list[_Case] = []
@@ -70,7 +71,7 @@ def _cases(engine: ReaderEngine, lines: Sequence[Read]) -> tuple[list[_Case], li
 
 
 def _case(
-    engine: ReaderEngine, question: str, passages: Sequence[Passage], line: Read, answers: tuple[str, ...]
+    engine: ReaderEngine, question: str, passages: Sequence[Passage], line: questions.Passage, answers: tuple[str, ...]
 ) -> _Case:
     reading = engine.read(question, passages)
     found, _ = reading.features()

@@ -9,7 +9,8 @@ import torch
 from tokenizers import Tokenizer
 
 from server.evaluating import exact, f1
-from training.examples import Passage, Row, row
+from server.models.engines.reader.questions import Passage
+from training.examples import Row, row
 from training.loop import padded
 from training.model import Reader
 

@@ -23,6 +23,7 @@ from server.knowledge import Collection, Document
 from server.knowledge.store import Store
 from server.models.engine import Card
 from server.models.engines.encoders.embedder import EmbedEngine
+from server.models.prompts import Side
 
 _AT = 10
 _CHUNKS = 100
@@ -56,7 +57,7 @@ class Embedder:
         self._known: dict[str, NDArray[np.float32]] = {}
         self.card: Card = self._engine.load(lambda text: None)
 
-    async def embed(self, inputs: Sequence[str]) -> "Vectors":
+    async def embed(self, inputs: Sequence[str], side: Side = "document") -> "Vectors":
         texts = [self.translations.get(text, text) for text in inputs]
         if new := [text for text in dict.fromkeys(texts) if text not in self._known]:
             vectors = np.array(await asyncio.to_thread(embedded, self._engine, new), np.float32)
@@ -99,7 +100,7 @@ async def qualities(
             hits = [hit.id for hit in found.hits]
             ways = {**found.legs, "hybrid": hits, RANK_FUSION: by_ranks(found.legs.values())}
             if built_in:
-                vector = (await embedder.embed([question])).vectors[0]
+                vector = (await embedder.embed([question], "query")).vectors[0]
                 async with collection._serving.reading() as store:
                     ways[BUILT_IN] = await _built_in(store, question, vector)
             for name, chunks in ways.items():

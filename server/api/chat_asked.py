@@ -8,11 +8,10 @@ import msgspec
 from server.api.attached import is_search, retrieval
 from server.api.chat_older import CALL_ID
 from server.api.formats import grammar
-from server.api.sampled import SAMPLED, check_length, promised, sampling
+from server.api.sampled import check_length, promised, require, sampling, without_effect
 from server.api.wire import ChatMessage, ChatRequest
 from server.chat import TEXT_PARTS, Asked, Retrieval
 from server.errors import InvalidValue, UnsupportedParameter
-from server.models.abilities import able
 from server.models.dialect import Tools
 from server.models.engine import Card, Message, ToolCall
 from server.models.tool_formats import ToolSpec
@@ -27,11 +26,11 @@ def check(asked: ChatRequest, target: Target) -> list[str]:
     if target.forwards:
         return []
     if card is not None:
-        _refuse_unmet(asked, target.id, card)
+        require(_needed(asked), target.id, card)
     if asked.modalities is not None and asked.modalities != ["text"]:
         raise UnsupportedParameter("Models answer here with text only.", param="modalities")
     honours = card.honours if card else frozenset()
-    sampled = [name for name in SAMPLED if getattr(asked, name) is not None and name not in honours]
+    sampled = without_effect(asked, card)
     # A model that calls no tools may be offered some, as editors always do; it answers without, and that is said.
     uncalled = "tools" not in honours and any(tool.get("type") == "function" for tool in asked.tools or ())
     offered = ["tools"] if uncalled or _foreign(asked.tools or []) else []
@@ -47,24 +46,14 @@ def chat_card(target: Target) -> Card | None:
     return card
 
 
-def require(ability: str, model: str, card: Card, param: str) -> None:
-    """Raises UnsupportedParameter where the model has not the ability that the client's field `param` needs."""
-    if ability not in card.honours:
-        others = ", ".join(able(ability))
-        raise UnsupportedParameter(
-            f"The model `{model}` cannot honour `{param}`: {card.description} These engines can: {others}.",
-            param=param,
-        )
-
-
-def _refuse_unmet(asked: ChatRequest, model: str, card: Card) -> None:
+def _needed(asked: ChatRequest) -> dict[str, str]:
+    """The abilities a model needs for this request, by the field that asks for each."""
     needed = promised(asked)
     if asked.logprobs or asked.top_logprobs:
         needed["logprobs"] = "logprobs"
     if asked.tool_choice not in (None, "auto", "none"):
         needed["tool_choice"] = "tool_choice"
-    for name, ability in needed.items():
-        require(ability, model, card, name)
+    return needed
 
 
 def asked_of(asked: ChatRequest, target: Target, index: int = 0, *, computed: bool = True) -> Asked:

@@ -15,13 +15,12 @@ from server.api.decode import decode, fields, ignored
 from server.api.document import documented
 from server.api.formats import grammar
 from server.api.reply import Direct, json
-from server.api.sampled import SAMPLED, Counted, check_length, counted, promised, sampling
+from server.api.sampled import Counted, check_length, counted, promised, require, sampling, without_effect
 from server.api.turns import Count, Head, Turn, admit, steps
 from server.api.wire_completions import Completion, CompletionChoice, CompletionLogprobs, CompletionRequest
 from server.chat import Asked, Part, Started
 from server.chat.infill import filled, infill_of
 from server.errors import InvalidValue, UnsupportedParameter
-from server.models.abilities import able
 from server.models.engine import TokenLogprob
 from server.runtime import Runtime, Target
 
@@ -94,7 +93,6 @@ def _likelihood(parts: list[Part]) -> float:
 def check(asked: CompletionRequest, target: Target) -> list[str]:
     """Names of the parameters without effect. Raises for those that would break a promise."""
     card = target.model.card
-    honours = card.honours if card else frozenset()
     if card is not None and card.task != "chat":
         raise InvalidValue(f"The model `{target.id}` is for {card.task}, not for completions.", param="model")
     if asked.suffix:
@@ -102,16 +100,11 @@ def check(asked: CompletionRequest, target: Target) -> list[str]:
             infill_of(target)
         if _scores(asked):
             raise UnsupportedParameter("With a `suffix`, only a text is echoed, without `logprobs`.", param="echo")
-    needed = _needed(asked)
-    for name, ability in needed.items():
-        if card is not None and ability not in honours:
-            message = f"The model `{target.id}` cannot honour `{name}`. These engines can: {', '.join(able(ability))}."
-            raise UnsupportedParameter(message, param=name)
+    if card is not None:
+        require(_needed(asked), target.id, card)
     if target.forwards:
         return []
-    return [name for name in SAMPLED if getattr(asked, name) is not None and name not in honours] + (
-        ["user"] if asked.user is not None else []
-    )
+    return without_effect(asked, card) + (["user"] if asked.user is not None else [])
 
 
 def _needed(asked: CompletionRequest) -> dict[str, str]:

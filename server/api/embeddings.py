@@ -31,7 +31,8 @@ from server.runtime import Runtime, Target
 async def embeddings(request: Request[Any, Any, Any]) -> Reply:
     asked, unknown = await decode(request, EmbeddingsRequest)
     runtime: Runtime = request.app.state["runtime"]
-    found = await embedded(runtime, runtime.target(asked.model), asked)
+    target = runtime.target(asked.model)
+    found = await embedded(runtime, target, asked)
     as_text = asked.encoding_format == "base64"
     reply = EmbeddingList(
         object="list",
@@ -40,6 +41,9 @@ async def embeddings(request: Request[Any, Any, Any]) -> Reply:
         usage=EmbeddingUsage(found.tokens, found.tokens),
     )
     no_effect = ["user"] if asked.user is not None else []
+    card = target.model.card
+    if asked.side is not None and card is not None and asked.side not in card.prompts:
+        no_effect.append("input_type")
     return json(reply, headers=ignored(unknown + no_effect))
 
 
@@ -65,15 +69,19 @@ async def _embedded(
 ) -> Embeddings:
     shorter = model.spec.dimensions if isinstance(model.spec, LocalModel) else ()
     check(asked, model.card, shorter)
-    found = await _found(model, texts, tokens, asked.dimensions)
+    found = await _found(model, texts, tokens, asked)
     check(asked, model.card, shorter)  # a model that had yet to load has its card now
     return Embeddings(cut(found.vectors, asked.dimensions), found.tokens)
 
 
-async def _found(model: Served, texts: list[str], tokens: list[list[int]] | None, dimensions: int | None) -> Embeddings:
+async def _found(
+    model: Served, texts: list[str], tokens: list[list[int]] | None, asked: EmbeddingsRequest
+) -> Embeddings:
+    side = asked.side
     if isinstance(model, RemoteModel):  # its server knows whether its vectors can be cut
-        return await (model.embed(texts, dimensions) if tokens is None else model.embed_tokens(tokens, dimensions))
-    return await (model.embed(texts) if tokens is None else model.embed_tokens(tokens))
+        cut_to = asked.dimensions
+        return await (model.embed(texts, side, cut_to) if tokens is None else model.embed_tokens(tokens, side, cut_to))
+    return await (model.embed(texts, side) if tokens is None else model.embed_tokens(tokens, side))
 
 
 def check(asked: EmbeddingsRequest, card: Card | None, shorter: Sequence[int] = ()) -> None:

@@ -1,11 +1,13 @@
 """What chat and completion requests share: sampling parameters, those that must be honoured, and usage in streams."""
 
+from collections.abc import Mapping
 from typing import Literal
 
 from server.api.formats import format_field
 from server.api.wire import Generation
-from server.errors import InvalidValue
-from server.models.engine import Sampling
+from server.errors import InvalidValue, UnsupportedParameter
+from server.models.abilities import able
+from server.models.engine import Card, Sampling
 
 SAMPLED = (
     *("temperature", "top_p", "top_k", "min_p", "presence_penalty", "frequency_penalty", "repetition_penalty"),
@@ -31,6 +33,23 @@ def promised(asked: Generation) -> dict[str, str]:
     needed = {name: name for name in PROMISED if getattr(asked, name)}
     field = format_field(asked)
     return needed if field is None else needed | {field: "response_format"}
+
+
+def require(needed: Mapping[str, str], model: str, card: Card) -> None:
+    """Raises UnsupportedParameter where the model has not an ability; `needed` are these, by the client's fields."""
+    for param, ability in needed.items():
+        if ability not in card.honours:
+            others = ", ".join(able(ability))
+            raise UnsupportedParameter(
+                f"The model `{model}` cannot honour `{param}`: {card.description} These engines can: {others}.",
+                param=param,
+            )
+
+
+def without_effect(asked: Generation, card: Card | None) -> list[str]:
+    """The sampling parameters of a request that change nothing of this model's answers."""
+    honours = frozenset[str]() if card is None else card.honours
+    return [name for name in SAMPLED if getattr(asked, name) is not None and name not in honours]
 
 
 def sampling(asked: Generation, index: int, top_logprobs: int | None) -> Sampling:

@@ -11,6 +11,7 @@ import msgspec
 
 from server.errors import HearthError, InvalidValue
 from server.models.infill import Infill
+from server.models.prompts import Side
 from server.models.tool_formats.pieces import ToolSpec
 
 
@@ -127,10 +128,14 @@ class Generate(msgspec.Struct, frozen=True, omit_defaults=True, tag="generate"):
 
 
 class Embed(msgspec.Struct, frozen=True, tag="embed"):
-    """One vector per input, in order: `texts`, or else `tokens`, the model's own ids without special ones."""
+    """One vector per input, in order: `texts`, or else `tokens`, the model's own ids without special ones.
+
+    `side` says what they are to a search, for models that want other words before a query than before a document.
+    """
 
     texts: list[str] | None = None
     tokens: list[list[int]] | None = None
+    side: Side | None = None
 
 
 class Rerank(msgspec.Struct, frozen=True, tag="rerank"):
@@ -326,6 +331,8 @@ class Card(msgspec.Struct, frozen=True):
     """Which engine this is, and why it was chosen where the recipe left that open."""
     reason: str | None = None
     dimension: int | None = None
+    prompts: dict[str, str] = {}
+    """What an embedder puts before a text, by its side, where that is something."""
     tokenizer: str | None = None
     honours: frozenset[str] = frozenset()
     device: str = "cpu"

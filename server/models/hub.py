@@ -1,19 +1,17 @@
 """Where a model's files are: on this machine, or fetched from the Hugging Face hub when the recipe allows it.
 
 Knows the hub's protocol through huggingface_hub, which is imported only when there is something to ask; what is on disk
-is `server.models.kept`'s. Everything that can go wrong is one HubError with one sentence.
+is `server.models.kept`'s.
 """
 
-import contextlib
 import difflib
-import errno
 import functools
 import os
 import re
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -25,11 +23,11 @@ from config.model import Source
 from server.models import cold_weights, kept
 from server.models.cold_weights import Cold
 from server.models.engine import Progress
+from server.models.hub_access import Access, HubAway, HubError, on_disk, online, told
 from server.models.kept import found
 
-__all__ = ["Access", "HubError", "Plan", "Wanted", "fetched", "found", "located", "planned"]
+__all__ = ["Access", "HubAway", "HubError", "Plan", "Wanted", "fetched", "found", "located", "planned"]
 
-_HUB = "https://huggingface.co"
 _PATIENCE = 10.0
 """Seconds the hub has for a first answer."""
 
@@ -50,6 +48,9 @@ _COMPANY = frozenset(
         "merges.txt",
         "chat_template.jinja",
         "chat_template.json",
+        "preprocessor_config.json",
+        "processor_config.json",
+        "additional_chat_templates/tool_use.jinja",
         "modules.json",
         "sentence_bert_config.json",
         "config_sentence_transformers.json",
@@ -61,32 +62,6 @@ _COMPANY = frozenset(
 
 _WEIGHTS = re.compile(r"[A-Za-z0-9][\w.-]*\.safetensors")
 _STANDARD = re.compile(r"model(-\d{5}-of-\d{5})?\.safetensors")
-_ROUTES = ("http_proxy", "https_proxy", "all_proxy", "no_proxy", "ssl_cert_file", "ssl_cert_dir")
-
-
-class HubError(OSError):
-    """Weights that could not be fetched: one sentence that names the source and says what to do."""
-
-
-@dataclass(frozen=True)
-class Access:
-    """How the hub is reached: its address, the token of gated repositories, and the way through proxies.
-
-    A worker does not inherit these from its gateway; they are handed to those that may fetch.
-    """
-
-    endpoint: str = _HUB
-    token: str | None = field(default=None, repr=False)
-    offline: bool = False
-    routes: tuple[tuple[str, str], ...] = field(default=(), repr=False)
-
-    @classmethod
-    def of(cls, environment: Mapping[str, str]) -> Self:
-        """From HF_ENDPOINT, HF_TOKEN, HF_HUB_OFFLINE and the usual names of proxies and certificates."""
-        offline = environment.get("HF_HUB_OFFLINE", "").lower() in ("1", "on", "yes", "true")
-        routes = tuple((name, value) for name, value in environment.items() if name.lower() in _ROUTES)
-        endpoint = environment.get("HF_ENDPOINT") or _HUB
-        return cls(endpoint.rstrip("/"), environment.get("HF_TOKEN") or None, offline, routes)
 
 
 @dataclass(frozen=True)
@@ -158,7 +133,7 @@ def planned(source: Source, access: Access) -> Plan:
     import huggingface_hub
 
     repository, revision, file = source.repository
-    with _told(source, access), _online(access):
+    with told(source, access), online(access):
         api = huggingface_hub.HfApi(endpoint=access.endpoint, token=access.token, library_name="hearth")
         try:
             info = api.model_info(repository, revision=revision or kept.MAIN, files_metadata=True, timeout=_PATIENCE)
@@ -180,7 +155,7 @@ def fetched(plan: Plan, data: Path, received: Callable[[int], None], *, access: 
     repository, revision, file = plan.source.repository
     home = kept.home_of(repository, data)
     folder, arriving = home / plan.commit, home / f".fetching-{plan.commit}"
-    with _on_disk(plan, data), kept.alone(home, functools.partial(received, 0)):
+    with on_disk(plan.source, data), kept.alone(home, functools.partial(received, 0)):
         manifest = kept.read(folder) or kept.Manifest(repository, plan.commit, plan.licence, False, {})
         missing = [each for each in plan.files if not _is_held(each, folder, manifest)]
         _check_space(plan.source, missing, arriving)
@@ -277,7 +252,7 @@ def _take(plan: Plan, wanted: Wanted, file: Path, meter: Any, access: Access) ->
     url = huggingface_hub.hf_hub_url(repository, wanted.name, revision=plan.commit, endpoint=access.endpoint)
     token = access.token or huggingface_hub.get_token()
     headers = {"Accept-Encoding": "identity"} | ({"authorization": f"Bearer {token}"} if token else {})
-    with _told(plan.source, access), _online(access), file.open("ab") as content:
+    with told(plan.source, access), online(access), file.open("ab") as content:
         here = content.tell()
         if here < wanted.bytes:
             # Each attempt follows the redirect anew: the store's signed addresses run out, and no token goes there.
@@ -330,78 +305,12 @@ def _check_space(source: Source, missing: Sequence[Wanted], arriving: Path) -> N
 
 def _lines(total: int, progress: Progress) -> Callable[[int], None]:
     """A sink for bytes received that tells `progress` a line now and then."""
-    told = [float("-inf")]
+    last = [float("-inf")]
 
     def received(count: int) -> None:
         now = time.monotonic()
-        if now - told[0] >= _EVERY:
-            told[0] = now
+        if now - last[0] >= _EVERY:
+            last[0] = now
             progress(f"downloading {100 * count // max(total, 1)} % of {decimal(total)}")
 
     return received
-
-
-# ---- what goes wrong -----------------------------------------------------------------------------------------------
-
-
-@contextlib.contextmanager
-def _online(access: Access) -> Iterator[None]:
-    """Let huggingface_hub out: workers are started with it shut, so that no library asks the hub behind our back."""
-    from huggingface_hub import constants
-
-    before, constants.HF_HUB_OFFLINE = constants.HF_HUB_OFFLINE, access.offline
-    kept_routes = {name: os.environ.get(name) for name, _ in access.routes}
-    os.environ.update(access.routes)
-    try:
-        yield
-    finally:
-        constants.HF_HUB_OFFLINE = before
-        for name, value in kept_routes.items():
-            if value is None:
-                del os.environ[name]
-
-
-@contextlib.contextmanager
-def _told(source: Source, access: Access) -> Iterator[None]:
-    """What huggingface_hub raises, as one sentence."""
-    import httpx2
-    from huggingface_hub import errors
-
-    repository, revision, _ = source.repository
-    host = urlsplit(access.endpoint).netloc
-    try:
-        yield
-    except errors.OfflineModeIsEnabled:
-        raise HubError(f"{source} is not on disk, and HF_HUB_OFFLINE forbids asking the hub") from None
-    except errors.GatedRepoError:
-        token = "set HF_TOKEN to a token of an account" if access.token is None else "use the HF_TOKEN of an account"
-        raise HubError(
-            f"{source} is gated: accept its terms at {access.endpoint}/{repository} and {token} that has"
-        ) from None
-    except errors.RevisionNotFoundError:
-        raise HubError(f"{source}: the repository has no revision {revision or kept.MAIN}") from None
-    except errors.RepositoryNotFoundError:
-        raise HubError(
-            f"{source}: {host} knows no {repository}, or does not show it to everybody: check the name, and set "
-            "HF_TOKEN where it is private"
-        ) from None
-    except errors.HfHubHTTPError as error:
-        status = error.response.status_code
-        advice = "; check HF_TOKEN" if status in (401, 403) else ""
-        raise HubError(f"{source}: {host} answered with status {status}{advice}") from None
-    except httpx2.HTTPError as error:
-        said = str(error) or type(error).__name__
-        raise HubError(
-            f"{source}: {host} does not answer ({said}); what has arrived is kept, so try again when it does"
-        ) from None
-
-
-@contextlib.contextmanager
-def _on_disk(plan: Plan, data: Path) -> Iterator[None]:
-    try:
-        yield
-    except HubError:
-        raise
-    except OSError as error:
-        why = "the disk is full" if error.errno in (errno.ENOSPC, errno.EDQUOT) else str(error)
-        raise HubError(f"{plan.source} could not be written to {data / 'models'}: {why}") from error

@@ -43,6 +43,7 @@ from server.models.engine import (
 )
 from server.models.fair_queue import Ticket
 from server.models.measured import Measured
+from server.models.prompts import Side
 from server.models.resident import Resident
 from server.telemetry import Telemetry
 from server.worker import Call, CallExpired, WorkerLost, WorkerUnavailable
@@ -155,13 +156,16 @@ class Model(Resident):
             raise ContextLengthExceeded.of(card.context, tokens)
         return Admitted(tokens)
 
-    async def embed(self, inputs: Sequence[str]) -> Embeddings:
-        """One vector a text. Raises as `generate` does; ContextLengthExceeded where one text is too long."""
-        return await self._embed(Embed(texts=list(inputs)), len(inputs))
+    async def embed(self, inputs: Sequence[str], side: Side | None = None) -> Embeddings:
+        """One vector a text. Raises as `generate` does; ContextLengthExceeded where one text is too long.
 
-    async def embed_tokens(self, tokens: Sequence[list[int]]) -> Embeddings:
+        `side` says what the texts are to a search, for models that put other words before a query than a document.
+        """
+        return await self._embed(Embed(texts=list(inputs), side=side), len(inputs))
+
+    async def embed_tokens(self, tokens: Sequence[list[int]], side: Side | None = None) -> Embeddings:
         """As `embed`, for texts given as this model's token ids."""
-        return await self._embed(Embed(tokens=list(tokens)), len(tokens))
+        return await self._embed(Embed(tokens=list(tokens), side=side), len(tokens))
 
     async def _embed(self, request: Embed, count: int) -> Embeddings:
         started = time.perf_counter()

@@ -9,6 +9,7 @@ weights, so it runs in Jinja's sandbox.
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
 from typing import Any, NoReturn
@@ -60,19 +61,20 @@ class ChatTemplate:
         for the template (`enable_thinking`, `add_generation_prompt` ...). Raises InvalidValue where the template
         refuses the messages, in the template's own words, or cannot render them.
         """
-        return self._rendered([_turn(message, parts=self._parts) for message in messages], tools, options)
+        return self._rendered([_turn(message, self._form) for message in messages], tools, options)
 
     @cached_property
-    def _parts(self) -> bool:
-        """Whether it shows a content that is a list of parts, and none that is a text: it was written for pictures.
+    def _form(self) -> "_Form":
+        """The first form in which it shows a text and a call; of one that shows no call, that shows a text."""
+        texts = [parts for parts in (False, True) if self._shows(_Form(parts=parts), _HELLO)] or [False]
+        for form in (_Form(texts[0], objects, none) for none in (False, True) for objects in (True, False)):
+            if self._shows(form, *_CALLED):
+                return form
+        return _Form(texts[0])
 
-        It would go through the letters of a text, find no part among them, and write a prompt without it.
-        """
-        return not self._shows(parts=False) and self._shows(parts=True)
-
-    def _shows(self, *, parts: bool) -> bool:
+    def _shows(self, form: "_Form", *messages: Message) -> bool:
         try:
-            return _MARK in self._rendered([_turn(Message("user", _MARK), parts=parts)], None, {})
+            return _MARK in self._rendered([_turn(message, form) for message in messages], None, {})
         except InvalidValue:
             return False
 
@@ -104,14 +106,38 @@ class ChatTemplate:
         return "".join(pieces)
 
 
-def _turn(message: Message, *, parts: bool) -> dict[str, Any]:
+@dataclass(frozen=True)
+class _Form:
+    """How messages are given to a template.
+
+    `parts`: a content is a list of parts, for a template written for pictures: it would go through the letters of a
+    text, find no part among them, and write a prompt without it. `objects`: the arguments of calls are objects, else
+    texts. `none`: the content of a turn that only calls is none, as some ask before they look for calls.
+    """
+
+    parts: bool = False
+    objects: bool = True
+    none: bool = False
+
+
+_HELLO = Message("user", _MARK)
+_CALLED = (
+    Message("user", "a"),
+    Message("assistant", "", tool_calls=[ToolCall("abcdefgh1", "f", f'{{"x": "{_MARK}"}}')]),
+    Message("tool", "b", name="f", tool_call_id="abcdefgh1"),
+)
+
+
+def _turn(message: Message, form: _Form) -> dict[str, Any]:
     """What templates read. Absent fields are left out: they ask `is defined` and `in message` as often as for none."""
-    content = [{"type": "text", "text": message.text}] if parts else message.text
+    content: object = [{"type": "text", "text": message.text}] if form.parts else message.text
+    if form.none and message.tool_calls and not message.text:
+        content = None
     turn: dict[str, Any] = {"role": message.role, "content": content}
     if message.name is not None:
         turn["name"] = message.name
     if message.tool_calls:
-        turn["tool_calls"] = [_call(call) for call in message.tool_calls]
+        turn["tool_calls"] = [_call(call, objects=form.objects) for call in message.tool_calls]
     if message.tool_call_id is not None:
         turn["tool_call_id"] = message.tool_call_id
     if message.reasoning is not None:
@@ -119,13 +145,13 @@ def _turn(message: Message, *, parts: bool) -> dict[str, Any]:
     return turn
 
 
-def _call(call: ToolCall) -> dict[str, Any]:
-    """Templates want the arguments as an object, to write or walk it; text that is no object stays text."""
+def _call(call: ToolCall, *, objects: bool) -> dict[str, Any]:
+    """Most templates want the arguments as an object, to write or walk it; text that is no object stays text."""
     try:
         parsed = msgspec.json.decode(call.arguments)
     except msgspec.DecodeError:
         parsed = None
-    arguments = parsed if isinstance(parsed, dict) else call.arguments
+    arguments = parsed if objects and isinstance(parsed, dict) else call.arguments
     return {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": arguments}}
 
 

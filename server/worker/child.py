@@ -31,7 +31,7 @@ from server.worker.frames import (
     encode,
     to_worker,
 )
-from server.worker.service import AsyncService, Item, Service
+from server.worker.service import AsyncService, Away, Item, Service
 
 _READ = 2**18
 _PR_SET_PDEATHSIG = 1
@@ -202,14 +202,11 @@ def main(argv: list[str]) -> int:
         owner.run(config)
     except Exception as error:  # noqa: BLE001  # the outermost loop of this process: it reports what broke it and ends
         traceback.print_exc()
-        link.send(Broken(_reason(error), hopeless=_is_hopeless(error, owner)))
+        opening = owner is not None and not owner.opened
+        hopeless, passing = opening and isinstance(error, ValueError), opening and isinstance(error, Away)
+        link.send(Broken(_reason(error), hopeless=hopeless, passing=passing))
         return 1
     return 0
-
-
-def _is_hopeless(error: Exception, owner: Owner | LoopOwner | None) -> bool:
-    """Whether opening failed for what the service was told or given, so that it would fail again."""
-    return isinstance(error, ValueError) and owner is not None and not owner.opened
 
 
 def _reason(error: Exception) -> str:

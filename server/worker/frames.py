@@ -50,10 +50,14 @@ class Pong(msgspec.Struct, array_like=True, frozen=True, tag=8):
 
 
 class Broken(msgspec.Struct, array_like=True, frozen=True, tag=9):
-    """The last frame of a process that gives up, and why; `hopeless` where the next one would fail alike."""
+    """The last frame of a process that gives up, and why.
+
+    `hopeless` where the next one would fail alike, `passing` where that lies with something that may come back.
+    """
 
     reason: str
     hopeless: bool = False
+    passing: bool = False
 
 
 ToWorker = Submit | Cancel | Ping | Close

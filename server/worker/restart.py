@@ -6,6 +6,8 @@ FIRST_DELAY = 0.2
 LONGEST_DELAY = 30.0
 STABLE_AFTER = 60.0
 MOST_FAILED_STARTS = 5
+_DOUBLINGS = 32
+"""More than that, and the number has no room after some hours of trying."""
 
 
 @dataclass(frozen=True)
@@ -21,12 +23,16 @@ class History:
             return History(self.ends + 1, self.failed_starts + 1)
         return History(1 if ready_for >= STABLE_AFTER else self.ends + 1, 0)
 
+    def waiting(self) -> "History":
+        """With one more end that is no fault of its own: what it needs is away, and may come back."""
+        return History(self.ends + 1, self.failed_starts)
+
 
 def delay(history: History) -> float | None:
     """Seconds until the next start, doubling with every end in a row; None to give up."""
     if history.failed_starts >= MOST_FAILED_STARTS:
         return None
-    return min(LONGEST_DELAY, FIRST_DELAY * 2.0 ** (history.ends - 1))
+    return min(LONGEST_DELAY, FIRST_DELAY * 2.0 ** min(history.ends - 1, _DOUBLINGS))
 
 
 def hung(silent_for: float, busy_for: float, *, silence_limit: float, busy_limit: float) -> str | None:

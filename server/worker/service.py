@@ -4,6 +4,10 @@ from collections.abc import Callable
 from typing import NamedTuple, Protocol, runtime_checkable
 
 
+class Away(OSError):
+    """What a service needs to get ready is away and may come back, such as a server: that is tried again for ever."""
+
+
 class Item(NamedTuple):
     """One answer to a call; `last` ends that call."""
 
@@ -22,7 +26,8 @@ class Service(Protocol):
     def open(self, config: bytes, progress: Callable[[str], None]) -> bytes:
         """Get ready; blocks for as long as that takes. `progress` may be called at any time. Returns the ready body.
 
-        A ValueError says that what it was told or given is wrong, so that it is not tried again.
+        A ValueError says that what it was told or given is wrong, so that it is not tried again; an Away that it is
+        tried again however often. After anything else it is given up in the end.
         """
         ...
 
@@ -56,7 +61,7 @@ class AsyncService(Protocol):
     """
 
     async def start(self, config: bytes, progress: Callable[[str], None]) -> bytes:
-        """Get ready. Returns the ready body. A ValueError says that trying again is in vain."""
+        """Get ready. Returns the ready body. Raises as `Service.open` does."""
         ...
 
     async def call(self, body: bytes, send: Callable[[bytes], None]) -> bytes:

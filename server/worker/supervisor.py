@@ -75,7 +75,7 @@ class _Connection(asyncio.Protocol):
         self.busy_for = 0.0
         self.ready_at: float | None = None
         self.broken: str | None = None
-        self.hopeless = False
+        self.hopeless = self.passing = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)  # uvloop has transport classes of its own
@@ -102,9 +102,9 @@ class _Connection(asyncio.Protocol):
             case Ready(body):
                 self.ready_at = time.monotonic()
                 self._worker.became_ready(body)
-            case Broken(reason, hopeless):
+            case Broken(reason, hopeless, passing):
                 self.broken = reason
-                self.hopeless = hopeless
+                self.hopeless, self.passing = hopeless, passing
 
     def call(self, body: bytes) -> Call:
         self._next += 1
@@ -267,9 +267,10 @@ class Worker:
     async def _supervise(self) -> None:
         history = restart.History()
         while True:
-            self._hopeless = False
+            self._hopeless = self._passing = False
             try:
-                history = history.after(await self._live())
+                ready_for = await self._live()
+                history = history.waiting() if self._passing else history.after(ready_for)
             except OSError as error:
                 self.error = f"its process could not be started: {error}"
                 history = history.after(None)
@@ -298,7 +299,7 @@ class Worker:
             code = await process.wait()
             await asyncio.wait((reading,), timeout=1.0)
             reason = connection.broken or self._hung or _ended(code, self._lines)
-            self._hopeless = connection.hopeless
+            self._hopeless, self._passing = connection.hopeless, connection.passing
         finally:
             if process.returncode is None:
                 process.kill()

@@ -51,7 +51,7 @@ def test_the_figures_of_a_file(recipe: str, tmp_path: Path) -> None:
 
 
 def test_the_examples_in_other_languages_can_be_read() -> None:
-    from server.evaluating import read
+    from server.models.engines.reader.questions import read
 
     for file in sorted((ROOT / "training" / "languages").glob("*.jsonl")):
         for line in read(file):

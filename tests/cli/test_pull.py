@@ -7,7 +7,7 @@ import pytest
 
 from tests.cli.test_commands import hearth
 from tests.hub import Hub, Repository, of_folder, serving_hub
-from tests.live import serving
+from tests.live import serving, wait_for
 from tests.making import made
 
 RECIPE = """\
@@ -17,7 +17,6 @@ models:
   file: {engine: auto, source: "hf:tests/file@v1/talk.gguf"}
   echo: {engine: echo}
 """
-WIDE = {"COLUMNS": "300"}
 
 
 @pytest.fixture
@@ -87,7 +86,7 @@ def test_verify_finds_a_broken_byte_and_the_next_pull_mends_it(hub: Hub, recipe:
     content = bytearray(weights.read_bytes())
     content[-5] ^= 1
     weights.write_bytes(content)
-    listed = hearth("models", str(recipe), **hub.environment | WIDE)
+    listed = hearth("models", str(recipe), **hub.environment)
     assert "written since: hearth pull --verify" in only(listed.stdout)
     done = hearth("pull", str(recipe), "--verify", **hub.environment)
     assert done.returncode == 1
@@ -108,23 +107,23 @@ def test_a_branch_that_moved_is_fetched_when_asked_to_update(hub: Hub, recipe: P
     new = hub.repositories["tests/talk"].commit
     assert old[:12] in hearth("pull", str(recipe), "-m", "talk", **hub.environment).stdout
     assert new[:12] in hearth("pull", str(recipe), "-m", "talk", "--update", **hub.environment).stdout
-    listed = hearth("models", str(recipe), **hub.environment | WIDE)
+    listed = hearth("models", str(recipe), **hub.environment)
     assert f"No model names tests/talk at {old[:12]}" in listed.stdout
 
 
 def test_models_lists_what_is_on_disk_without_a_server(hub: Hub, recipe: Path) -> None:
-    before = hearth("models", str(recipe), HEARTH__SERVER__LISTEN="127.0.0.1:9", **WIDE)
+    before = hearth("models", str(recipe), HEARTH__SERVER__LISTEN="127.0.0.1:9")
     assert before.returncode == 0, before.stderr
     assert "not fetched" in before.stdout
     assert "not running" in before.stdout
     hearth("pull", str(recipe), "-m", "file", **hub.environment)
-    after = only(hearth("models", str(recipe), HEARTH__SERVER__LISTEN="127.0.0.1:9", **WIDE).stdout)
+    after = only(hearth("models", str(recipe), HEARTH__SERVER__LISTEN="127.0.0.1:9").stdout)
     revision = hub.repositories["tests/file"].commit[:12]
     assert f"file auto chat hf:tests/file@v1/talk.gguf 4.0 MB, revision {revision}, sums ok not running" in after
     assert "talk auto chat hf:tests/talk not fetched not running" in after
 
 
-def test_a_server_fetches_with_leave_says_so_first_and_lists_the_model_as_loaded(
+def test_a_server_fetches_with_leave_as_soon_as_the_hub_answers_says_so_first_and_lists_the_model(
     hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     recipe = tmp_path / "talk.yaml"
@@ -132,13 +131,18 @@ def test_a_server_fetches_with_leave_says_so_first_and_lists_the_model_as_loaded
     recipe.write_text("".join(line for line in told if "file:" not in line), encoding="utf-8")
     for name, value in hub.environment.items():
         monkeypatch.setenv(name, value)
-    with serving(recipe, tmp_path / "data") as live:
+    asked = {"model": "talk", "messages": [{"role": "user", "content": "Hello"}]}
+    hub.refuses = 503
+    with serving(recipe, tmp_path / "data", until="/healthz") as live, live.client() as client:
+        wait_for(lambda: client.get("/health").json()["models"]["talk"]["error"] is not None, "no error", live.log)
+        early = client.post("/v1/chat/completions", json=asked)
+        hub.refuses = None
+        wait_for(lambda: client.get("/readyz").status_code == 200, "it is not ready", live.log)
         log = live.log.read_text(encoding="utf-8")
-        listen = {"HEARTH__SERVER__LISTEN": live.url.removeprefix("http://")}
-        listed = hearth("models", str(recipe), **listen | WIDE)
-        with live.client() as client:
-            asked = {"model": "talk", "messages": [{"role": "user", "content": "Hello"}]}
-            answer = client.post("/v1/chat/completions", json=asked).json()
+        listed = hearth("models", str(recipe), HEARTH__SERVER__LISTEN=live.url.removeprefix("http://"))
+        answer = client.post("/v1/chat/completions", json=asked).json()
+    assert early.status_code == 503
+    assert "answered with status 503; what has arrived is kept" in early.json()["error"]["message"]
     assert answer["choices"][0]["message"]["content"]
     fetching, downloading = log.index("fetching hf:tests/talk: "), log.index("downloading ")
     assert fetching < downloading

@@ -11,7 +11,7 @@ import pytest
 
 from config.model import Source
 from server.models import kept
-from server.models.hub import Access, HubError, found, located
+from server.models.hub import Access, HubAway, HubError, found, located
 from tests.hub import TOKEN, Hub, Repository, of_folder, serving_hub
 from tests.making import made
 
@@ -221,6 +221,21 @@ def test_a_hub_that_cannot_be_reached_is_told_at_once(hub: Hub, tmp_path: Path) 
     with pytest.raises(HubError, match="HF_HUB_OFFLINE forbids"):
         located(SHARDED, tmp_path, download=True, progress=lambda _: None, access=Access(hub.url, offline=True))
     assert hub.asked == []
+
+
+def test_only_what_may_pass_by_itself_is_told_apart(hub: Hub, big: Hub, tmp_path: Path) -> None:
+    with pytest.raises(HubAway):
+        located(SHARDED, tmp_path, download=True, progress=lambda _: None, access=Access("http://127.0.0.1:9"))
+    big.repositories["tests/big"].cut["big.gguf"] = [STEP] * 20
+    with pytest.raises(HubAway, match="what has arrived is kept"):
+        fetch(BIG, tmp_path, big)
+    hub.refuses = 503
+    with pytest.raises(HubAway, match="answered with status 503"):
+        fetch(SHARDED, tmp_path, hub)
+    hub.refuses = 400
+    with pytest.raises(HubError) as refused:
+        fetch(SHARDED, tmp_path, hub)
+    assert not isinstance(refused.value, HubAway)
 
 
 def test_weights_that_do_not_fit_the_disk_are_refused_before_the_first_byte(hub: Hub, tmp_path: Path) -> None:

@@ -40,9 +40,9 @@ def placing(template: str) -> Placing:
 
 
 def test_templates_tell_what_they_take() -> None:
-    assert placing(ANYWHERE) == Placing(late_system=True, after_tool=True)
-    assert placing(FIRST_ONLY) == Placing(late_system=False, after_tool=True)
-    assert placing(ALTERNATING) == Placing(late_system=False, after_tool=False)
+    assert placing(ANYWHERE) == Placing(calls=False)
+    assert placing(FIRST_ONLY) == Placing(calls=False, late_system=False)
+    assert placing(ALTERNATING) == Placing(calls=False, late_system=False)
 
 
 def test_a_conversation_that_is_taken_stays_as_it_is() -> None:

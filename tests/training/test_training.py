@@ -9,9 +9,10 @@ import msgspec
 import pytest
 from tokenizers import Tokenizer
 
+from server.models.engines.reader.questions import Passage
 from tests.making.oracle import needs_torch
 from tests.models.engines.driving import FOLDER
-from training.examples import Examples, Passage, Row
+from training.examples import Examples, Row
 from training.pages import pages
 
 ROOT = Path(__file__).parents[2]

@@ -63,6 +63,8 @@ def forwarding(tmp_path_factory: pytest.TempPathFactory, generating: Live, wire:
             f"  late: {{engine: remote, url: '{echoes}', model: slow, deadline: 400ms}}\n"
             f"  echo: {{engine: remote, url: '{echoes}'}}\n"
             f"  embed: {{engine: remote, url: '{echoes}', task: embed}}\n"
+            f"  prompted: {{engine: remote, url: '{echoes}', model: embed, task: embed,\n"
+            "    prompts: {query: 'Find: '}}\n"
             "  away: {engine: remote, url: 'http://127.0.0.1:9/v1'}\n"
             "  near: {engine: echo}\n"
             "  busy: {engine: echo, tokens_per_second: 10, parallel: 1, fallback: {to: near, queue: 3}}\n"

@@ -113,6 +113,24 @@ def test_vectors_are_those_of_its_server(forwarding: Forwarding, wire: Live) -> 
     assert list(struct.unpack(f"<{len(vector) // 4}f", vector)) == pytest.approx(theirs["data"][0]["embedding"])
 
 
+def test_the_type_of_an_input_puts_the_models_words_before_it(forwarding: Forwarding) -> None:
+    def vector(text: object, **fields: Any) -> tuple[list[float], str]:
+        reply = post(forwarding, "prompted", "embeddings", input=text, **fields)
+        return reply.json()["data"][0]["embedding"], reply.headers.get("x-ignored-params", "")
+
+    expected, _ = vector("Find: tea")
+    for kind in ("query", "search_query"):
+        assert vector("tea", input_type=kind) == (expected, "")
+    plain, _ = vector("tea")
+    assert plain != expected
+    for kind in ("document", "passage", "search_document"):
+        assert vector("tea", input_type=kind) == (plain, "input_type")
+    wrong = post(forwarding, "prompted", "embeddings", input="tea", input_type="image")
+    ids = post(forwarding, "prompted", "embeddings", input=[5572], input_type="query")
+    assert (wrong.status_code, wrong.json()["error"]["param"]) == (400, "input_type")
+    assert (ids.status_code, ids.json()["error"]["param"]) == (400, "input")
+
+
 def test_a_client_that_leaves_is_left_there_too(forwarding: Forwarding, wire: Live) -> None:
     asked = {"model": "slow", "stream": True, "messages": [{"role": "user", "content": "word " * 400}]}
 

@@ -7,7 +7,7 @@ import signal
 import time
 from collections.abc import Callable
 
-from server.worker import Item
+from server.worker import Away, Item
 
 
 class Counting:
@@ -25,6 +25,11 @@ class Counting:
             raise FileNotFoundError("weights.bin: no such file")
         if config == b"wrong":
             raise ValueError("weights.gguf: cut off")
+        if config.startswith(b"away "):
+            with open(config[5:], "a+b") as tried:  # noqa: PTH123 - appended to by one process after another
+                tried.write(b".")
+                if tried.tell() <= 7:
+                    raise Away("the shop is shut")
         if config == b"slow":
             time.sleep(60)
         return b"ready:" + config

@@ -40,6 +40,14 @@ def test_starts_that_fail_in_a_row_are_given_up() -> None:
     assert restart.delay(history) is None
 
 
+def test_what_waits_for_something_that_is_away_is_never_given_up() -> None:
+    history = restart.History().after(ready_for=None)
+    for _ in range(5000):
+        history = history.waiting()
+    assert restart.delay(history) == restart.LONGEST_DELAY
+    assert restart.delay(restart.History().waiting()) == restart.FIRST_DELAY
+
+
 def test_a_hang_is_silence_or_one_long_step() -> None:
     limits = {"silence_limit": 20.0, "busy_limit": 120.0}
     assert restart.hung(19, 119, **limits) is None

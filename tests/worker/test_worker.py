@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from server.worker import CallExpired, Worker, WorkerFailed, WorkerLimits, WorkerLost, WorkerUnavailable
+from server.worker import CallExpired, Worker, WorkerFailed, WorkerLimits, WorkerLost, WorkerUnavailable, restart
 
 pytestmark = pytest.mark.anyio
 
@@ -101,6 +101,15 @@ async def test_a_service_that_was_told_something_wrong_is_not_started_again() ->
         with pytest.raises(WorkerFailed, match=r"weights\.gguf: cut off"):
             await one.wait_ready(60)
         assert one.restarts == 0
+
+
+async def test_a_service_that_lacks_something_that_is_away_is_tried_until_it_is_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(restart, "LONGEST_DELAY", 0.01)
+    async with worker(f"away {tmp_path / 'tried'}".encode()) as one:
+        await one.wait_ready(60)
+        assert one.restarts == 7 > restart.MOST_FAILED_STARTS
 
 
 async def test_a_call_whose_time_is_over_is_cancelled_and_says_so() -> None:

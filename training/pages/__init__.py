@@ -5,7 +5,7 @@ Every page knows where its facts stand; questions that no page answers are among
 
 from collections.abc import Callable
 
-from training.examples import Passage
+from server.models.engines.reader.questions import Passage
 from training.pages.manuals import manual
 from training.pages.page import Draw, Page
 from training.pages.prose import faq, minutes, recipes, rules

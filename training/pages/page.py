@@ -2,8 +2,8 @@
 
 import random
 
+from server.models.engines.reader.questions import Answer, Passage, Question
 from training import vocabulary as say
-from training.examples import Answer, Passage, Question
 
 
 class Page:
@@ -42,7 +42,7 @@ class Page:
         return self.add("".join(other._parts))
 
     def passage(self, title: str) -> Passage:
-        return Passage("made", title, "".join(self._parts), self._questions)
+        return Passage("".join(self._parts), self._questions, title, "made")
 
 
 class Draw(random.Random):

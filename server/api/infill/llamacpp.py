@@ -19,13 +19,12 @@ from server.api.document import documented
 from server.api.formats import written
 from server.api.models import chosen
 from server.api.reply import Direct, Reply, json
-from server.api.sampled import SAMPLED
+from server.api.sampled import SAMPLED, require
 from server.api.turns import Turn, admit, steps
 from server.api.wire import Name, Natural, Penalty, Probability
 from server.chat import Asked, Part
 from server.chat.infill import File, filled_with, infill_of
 from server.errors import InvalidValue, ModelUnavailable, UnsupportedParameter
-from server.models.abilities import able
 from server.models.engine import Card, Grammar, Sampling
 from server.runtime import VERSION, Runtime, Target
 
@@ -244,11 +243,7 @@ def _format(asked: _Options, target: Target, card: Card) -> Grammar | None:
     field = "grammar" if asked.json_schema is None else "json_schema"
     if asked.json_schema is not None and asked.grammar:
         raise InvalidValue("`json_schema` and `grammar` both say what the answer is to be.", param="grammar")
-    if "response_format" not in card.honours:
-        able_ones = ", ".join(able("response_format"))
-        raise UnsupportedParameter(
-            f"The model `{target.id}` cannot honour `{field}`. These engines can: {able_ones}.", param=field
-        )
+    require({field: "response_format"}, target.id, card)
     if asked.json_schema is None:
         return written(asked.grammar or "", field)
     return Grammar("json_schema", _json.encode(asked.json_schema).decode(), field)

@@ -5,9 +5,10 @@ from typing import Any
 import msgspec
 
 from server.api.attached import retrieval
-from server.api.chat_asked import chat_card, require, serving
+from server.api.chat_asked import chat_card, serving
 from server.api.messages.conversation import conversation
 from server.api.messages.wire import CountTokensRequest, MessagesOutputFormat, MessagesRequest, MessagesTool
+from server.api.sampled import require
 from server.chat import Asked
 from server.errors import InvalidValue, UnsupportedParameter
 from server.models.dialect import Tools
@@ -27,9 +28,9 @@ def check(asked: CountTokensRequest, target: Target) -> list[str]:
     card = chat_card(target)
     if card is not None:
         if asked.tool_choice is not None and asked.tool_choice.type in ("any", "tool"):
-            require("tool_choice", target.id, card, "tool_choice")
+            require({"tool_choice": "tool_choice"}, target.id, card)
         if (place := _format(asked)) is not None:
-            require("response_format", target.id, card, place[1])
+            require({place[1]: "response_format"}, target.id, card)
     honours = card.honours if card else frozenset()
     names = [name for name in _SAMPLED if getattr(asked, name, None) is not None and name not in honours]
     if asked.tools and ("tools" not in honours or not all(_own(tool) for tool in asked.tools)):

@@ -12,6 +12,7 @@ from config.model import RemoteModel as RemoteSpec
 from server.errors import (
     DeadlineExceeded,
     HearthError,
+    InvalidValue,
     ModelUnavailable,
     RequestError,
     UnsupportedParameter,
@@ -24,6 +25,7 @@ from server.models.engine import Card, Embed, Generate, Rerank, Tokens
 from server.models.fair_queue import Room
 from server.models.measured import Measured
 from server.models.model import Embeddings, Reranked
+from server.models.prompts import Prompts, Side
 from server.models.remote.asking import Forwarded, body
 from server.models.remote.events import Sent
 from server.models.remote.reading import Answering, Piece, context_of, scores, tokens_read, vectors
@@ -67,6 +69,7 @@ class RemoteModel:
         self._telemetry = telemetry
         self._upstream = Upstream(name, spec)
         self._context = spec.context
+        self._prompts = Prompts.given(spec.prompts)
         self._dimension: int | None = None
         self._down_until = 0.0
         self._change = asyncio.Event()
@@ -114,6 +117,8 @@ class RemoteModel:
             context=self._context or least,
             engine="remote",
             dimension=self._dimension,
+            prompts=self._prompts.by_side,
+            identity=self._prompts.document,
             honours=ABILITIES["remote"],
             device="remote",
         )
@@ -225,12 +230,21 @@ class RemoteModel:
                 soon = asyncio.get_running_loop().time() + _COUNTS_S
                 until = soon if until is None else min(until, soon)
 
-    async def embed(self, inputs: Sequence[str], dimensions: int | None = None) -> Embeddings:
-        """One vector a text, as the server gives it, of `dimensions` where given. Raises as `answer` does."""
-        return await self._embed(Embed(texts=list(inputs)), list(inputs), dimensions)
+    async def embed(self, inputs: Sequence[str], side: Side | None = None, dimensions: int | None = None) -> Embeddings:
+        """One vector a text, as the server gives it, of `dimensions` where given. Raises as `answer` does.
 
-    async def embed_tokens(self, tokens: Sequence[list[int]], dimensions: int | None = None) -> Embeddings:
-        """As `embed`, for texts given as that server's token ids."""
+        What the recipe puts before texts of that `side` is sent with them.
+        """
+        before = self._prompts.before(side)
+        texts = [f"{before}{text}" for text in inputs]
+        return await self._embed(Embed(texts=texts), texts, dimensions)
+
+    async def embed_tokens(
+        self, tokens: Sequence[list[int]], side: Side | None = None, dimensions: int | None = None
+    ) -> Embeddings:
+        """As `embed`, for texts given as that server's token ids, before which no words can go."""
+        if self._prompts.before(side):
+            raise InvalidValue("Words go before this model's texts, so it takes no token ids.", param="input")
         return await self._embed(Embed(tokens=list(tokens)), list(tokens), dimensions)
 
     async def _embed(self, request: Embed, inputs: list[str] | list[list[int]], dimensions: int | None) -> Embeddings:

@@ -24,6 +24,7 @@ from server.models.engine import (
 from server.models.engines.encoders.encoder import Encoder
 from server.models.engines.encoders.rows import Rows
 from server.models.identity import identity
+from server.models.prompts import Prompts
 
 
 class EmbedEngine:
@@ -40,16 +41,18 @@ class EmbedEngine:
         self._encoder = Encoder(self._files, self._cache, self._spec.precision, self._spec.threads)
         self._encoder.encode([self._encoder.framed([])])
         self._rows = Rows(self._encoder.shape.weights)
+        self._prompts = Prompts.of(self._spec, self._files)
         return Card(
             task="embed",
             description=f"Turns texts into unit vectors for search by meaning{self._advice()}.",
             context=self._encoder.window,
             dimension=self._encoder.shape.hidden,
+            prompts=self._prompts.by_side,
             tokenizer=str(self._encoder.tokenizer_file),
             precision=self._encoder.precision,
             family=self._encoder.shape.family,
             weights_bytes=self._encoder.weights_bytes,
-            identity=identity(self._files),
+            identity=identity(self._files, self._prompts.document),
         )
 
     def _advice(self) -> str:
@@ -72,12 +75,14 @@ class EmbedEngine:
         return Admitted(sum(map(len, rows)))
 
     def _asked(self, request: Embed) -> list[list[int]]:
+        before = self._prompts.before(request.side)
         if request.texts is not None:
-            return self._encoder.ids(request.texts)
+            return self._encoder.ids([f"{before}{text}" for text in request.texts] if before else request.texts)
         given = request.tokens or []
         for at, ids in enumerate(given):
             check_tokens(ids, self._encoder.shape.vocabulary, f"input[{at}]")
-        return [self._encoder.framed(ids) for ids in given]
+        [start] = self._encoder.bare([before])
+        return [self._encoder.framed([*start, *ids]) for ids in given]
 
     def tokenize(self, request: Tokenize) -> Tokens:
         return self._encoder.tokenize(request)

@@ -20,6 +20,7 @@ from tokenizers import Tokenizer
 from server.models.engine import Detokenize, Spelled, Tokenize, Tokens, check_tokens
 from server.models.engines.encoders.config import FAMILIES, Shape, Task, advised
 from server.models.engines.encoders.graph import VERSION, build
+from server.models.engines.encoders.tensors import files_of
 
 
 class Encoder:
@@ -38,26 +39,25 @@ class Encoder:
         self.advised = advised(folder)
         self.tokenizer_file = folder / "tokenizer.json"
         self._tokenizer = _tokenizer(self.tokenizer_file, self.shape.vocabulary)
-        family = FAMILIES[self.shape.family]
-        self._first = _special(self._tokenizer, self.tokenizer_file, family.first, family.name)
-        self._last = _special(self._tokenizer, self.tokenizer_file, family.last, family.name)
-        self._tie = [self._last] * family.tie
-        self._check_frame()
+        self._start, self._end = self._frame()
+        self._tie = self._end * FAMILIES[self.shape.family].tie
         self.window = self.shape.window
-        self.weights_bytes = (folder / "model.safetensors").stat().st_size
+        self.weights = files_of(folder)
+        self.weights_bytes = sum(file.stat().st_size for file in self.weights)
         core = ov.Core()
         self.precision = _precision(core, precision)
         settings: dict[str, Any] = {
             "INFERENCE_PRECISION_HINT": self.precision,
             "PERFORMANCE_HINT": "LATENCY",
+            # A thread bound to a processor waits there while another process has it, and all others wait for it.
+            "ENABLE_CPU_PINNING": False,
             "CACHE_DIR": str(cache / "compiled"),
         }
         if threads is not None:
             settings["INFERENCE_NUM_THREADS"] = threads
         self._core, self._cache, self._settings = core, cache, settings
-        weights, shape = folder / "model.safetensors", self.shape
-        self.weights_sum = sum_of(weights)
-        self._request = self.compiled(f"{self.weights_sum} {shape}", lambda: build(weights, shape))
+        self.weights_sum = " ".join(map(sum_of, self.weights))
+        self._request = self.compiled(f"{self.weights_sum} {self.shape}", lambda: build(self.weights, self.shape))
 
     def compiled(self, made_of: str, make: Callable[[], ov.Model]) -> ov.InferRequest:
         """A graph ready to run, from the cache or by `make`; `made_of` tells all that it depends on."""
@@ -69,14 +69,25 @@ class Encoder:
                 _store(make(), home)
             return self._core.compile_model(str(home / "model.xml"), "CPU", self._settings).create_infer_request()
 
-    def _check_frame(self) -> None:
-        """That the tokenizer puts the family's special tokens around a text, as the encoder was trained."""
+    def _frame(self) -> tuple[list[int], list[int]]:
+        """The special tokens before and after a text, which the tokenizer puts there as the encoder was trained."""
+        file, family = self.tokenizer_file, FAMILIES[self.shape.family]
         framed = self._tokenizer.encode("").ids
-        if framed != [self._first, self._last]:
+        if family.first is None or family.last is None:
+            # A decoder that embeds says everything at one token behind the text, which its tokenizer adds.
+            if len(framed) != 1:
+                raise ValueError(
+                    f"{file}: encodes an empty text as {framed}, where a {family.name} model that embeds needs one "
+                    "token at the end; mend its post_processor"
+                )
+            return [], framed
+        wanted = [_special(self._tokenizer, file, token, family.name) for token in (family.first, family.last)]
+        if framed != wanted:
             raise ValueError(
-                f"{self.tokenizer_file}: encodes an empty text as {framed}, where a {self.shape.family} encoder needs "
-                f"{[self._first, self._last]}; mend its post_processor"
+                f"{file}: encodes an empty text as {framed}, where a {family.name} encoder needs {wanted}; "
+                "mend its post_processor"
             )
+        return wanted[:1], wanted[1:]
 
     def ids(self, texts: Sequence[str]) -> list[list[int]]:
         """Token ids of each text, special tokens included, nothing cut."""
@@ -84,7 +95,7 @@ class Encoder:
 
     def framed(self, ids: list[int]) -> list[int]:
         """Bare token ids with the special tokens around them."""
-        return [self._first, *ids, self._last]
+        return [*self._start, *ids, *self._end]
 
     def bare(self, texts: Sequence[str]) -> list[list[int]]:
         """Token ids of each text without special ones."""
@@ -93,15 +104,15 @@ class Encoder:
     @property
     def frame(self) -> int:
         """How many special tokens a pair has."""
-        return 2 + len(self._tie)
+        return len(self._start) + len(self._tie) + len(self._end)
 
     def paired(self, one: list[int], other: list[int]) -> list[int]:
         """Bare token ids of two texts as the family joins them; the other text's part starts at `second(one)`."""
-        return [self._first, *one, *self._tie, *other, self._last]
+        return [*self._start, *one, *self._tie, *other, *self._end]
 
     def second(self, one: list[int]) -> int:
         """The first token of type 1 in a pair: token types change after the first separators."""
-        return 1 + len(one) + len(self._tie)
+        return len(self._start) + len(one) + len(self._tie)
 
     def pieces(self, texts: Sequence[str]) -> list[tuple[list[int], list[tuple[int, int]]]]:
         """Bare token ids of each text, and the characters that each token stands for."""

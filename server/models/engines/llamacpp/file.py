@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from server.models import template_files
 from server.models.header import Header
 from server.models.infill import Infill, infill_tokens
 
@@ -41,11 +42,10 @@ class Metadata:
             raise ValueError(f"{file}: lists no tokens, so it is no language model")
         ids = {name: header.field(f"tokenizer.ggml.{key}_token_id") for key, name in _SPECIAL.items()}
         types = types if isinstance(types, list) else []
-        template = header.field("tokenizer.chat_template")
         return cls(
             header.architecture,
             header.count("%.context_length", 0),
-            template if isinstance(template, str) else None,
+            template_files.of_gguf(header),
             tokens,
             {name: tokens[at] for name, at in ids.items() if isinstance(at, int) and 0 <= at < len(tokens)},
             {text: at for at, (text, type_) in enumerate(zip(tokens, types, strict=False)) if type_ == _CONTROL},

@@ -67,10 +67,9 @@ class SpanReader:
         self._encoder = encoder
         self.metadata = metadata
         """What the training tells of the weights, by name; README.md beside them says what each means."""
-        given = encoder.tokenizer_file.parent / "model.safetensors"
         self._request = encoder.compiled(
             f"spans {sum_of(trained)} {encoder.weights_sum} {encoder.shape}",
-            lambda: build_spans(given, trained, encoder.shape),
+            lambda: build_spans(encoder.weights, trained, encoder.shape),
         )
 
     def read(self, question: str, passages: Sequence[str], most: int = _CANDIDATES) -> list[Span]:

@@ -9,6 +9,7 @@ from typing import Any
 
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers
 
+from server.models import template_files
 from server.models.engines.sampling.cuts import CUTS
 from server.models.families import TOKENIZERS
 from server.models.header import Header, WeightsError, read_json
@@ -104,11 +105,7 @@ def from_folder(folder: Path, size: int) -> Vocabulary:
     except Exception as error:  # the library raises Exception itself
         raise WeightsError(f"{file}: {error}") from error
     config = read_json(folder / "tokenizer_config.json") if (folder / "tokenizer_config.json").exists() else {}
-    template = config.get("chat_template")
-    if isinstance(template, list):  # several by name; the default one is the chat's
-        template = next((each["template"] for each in template if each.get("name") == "default"), None)
-    if template is None and (folder / "chat_template.jinja").exists():
-        template = (folder / "chat_template.jinja").read_text(encoding="utf-8")
+    template = template_files.of_folder(folder, config.get("chat_template"))
     special = {
         name: value["content"] if isinstance(value, dict) else str(value)
         for name in ("bos_token", "eos_token", "pad_token", "unk_token")
@@ -156,7 +153,7 @@ def from_gguf(header: Header, size: int) -> Vocabulary:
     special = {name: texts[int(token)] for name, token in at.items() if token is not None and int(token) < len(texts)}
     adds = bool(header.field("tokenizer.ggml.add_bos_token", header.field("tokenizer.ggml.model") == "llama"))
     begins = int(at["bos_token"]) if adds and at["bos_token"] is not None else None
-    template = header.field("tokenizer.chat_template")
+    template = template_files.of_gguf(header)
     infill = infill_tokens(tokenizer.token_to_id, header.under("tokenizer.ggml"))
     made = _made(tokenizer, size, header.file, ends, template, special, begins, infill)
     # Names that only fill the table say nothing.
