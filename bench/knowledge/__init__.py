@@ -9,17 +9,26 @@ from tempfile import TemporaryDirectory
 
 from bench.knowledge.fresh import fresh
 from bench.knowledge.measures import bulk, hybrid, queries, singles
+from bench.knowledge.million import million
 from bench.knowledge.peers import peers
 from bench.table import CannotRun, Figure, report
 
 _PARTS = ("queries", "hybrid", "singles", "bulk", "fresh")
+_MILLION = "million"
+_HOT = 8 * 1024**3
+"""Bytes that a million rows may take in memory, each with its text and half a vector besides while lists are made."""
 
 
-def bench(rows: int, writes: int, seconds: int, with_peers: bool, only: str | None) -> int:
-    """`rows` in the large table; the small one has a tenth of them, that of hybrid searches four tenths."""
+def bench(rows: int, writes: int, seconds: int, with_peers: bool, only: str | None, at: Path | None) -> int:
+    """`rows` in the large table; the small one has a tenth of them, that of hybrid searches four tenths.
+
+    The part `million`, which runs only where it is asked for, has ten times as many, in the folder `at` where one is
+    given: what is there already is measured as it is.
+    """
     parts = only.split(",") if only else list(_PARTS)
-    if unknown := set(parts) - set(_PARTS):
-        raise CannotRun(f"There is no part {', '.join(sorted(unknown))}; the parts are {', '.join(_PARTS)}.")
+    if unknown := set(parts) - {*_PARTS, _MILLION}:
+        known = ", ".join([*_PARTS, _MILLION])
+        raise CannotRun(f"There is no part {', '.join(sorted(unknown))}; the parts are {known}.")
 
     async def part(name: str, folder: Path) -> list[Figure]:
         match name:
@@ -32,6 +41,8 @@ def bench(rows: int, writes: int, seconds: int, with_peers: bool, only: str | No
                 return await singles(folder / "singles", rows // 10, writes)
             case "bulk":
                 return await bulk(folder / "bulk", rows)
+            case "million":
+                return await million(at or folder / "million", rows * 10, _HOT)
         return await fresh(seconds)
 
     with TemporaryDirectory() as name:

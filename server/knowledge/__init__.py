@@ -1,10 +1,15 @@
 """Collections of documents that can be searched; knows models only as something that embeds, and nothing of HTTP."""
 
+import os
+
+# LanceDB reports every plan it finds unusual; set before its first import in this process, which reads it.
+os.environ.setdefault("LANCEDB_LOG", "error")
+
 from server.knowledge.bulk import BulkReport, RefusedLine, bring_lines
 from server.knowledge.catalogue import Catalogue
 from server.knowledge.collection import Collection
 from server.knowledge.current import Current
-from server.knowledge.document import Document, Hit, Unreadable, Unsupported
+from server.knowledge.document import Document, Hit, Unreadable, Unsupported, given_vector
 from server.knowledge.embedder import Embedder
 from server.knowledge.extract import SUFFIX_OF_MEDIA, extract_upload, read_document
 from server.knowledge.filter import Filter, parse_filter
@@ -63,6 +68,7 @@ __all__ = [
     "Upkeep",
     "bring_lines",
     "extract_upload",
+    "given_vector",
     "overview",
     "parse_filter",
     "read_document",

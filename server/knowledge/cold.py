@@ -19,6 +19,7 @@ from config.bucket import Bucket
 from server.knowledge import index
 from server.knowledge.index import WORDS
 from server.knowledge.reading import Reading, among
+from server.knowledge.rows import fitted
 from server.knowledge.shape import Shape, created, free_name, shape_of, tables
 from server.knowledge.text_index import AUTO, TextIndex
 
@@ -85,7 +86,8 @@ class ColdTable(Reading):
     async def put(self, rows: pa.Table, ids: Sequence[str]) -> None:
         """These rows and no others of these documents, in one commit."""
         merge = self._table.merge_insert("id").when_matched_update_all().when_not_matched_insert_all()
-        await merge.when_not_matched_by_source_delete(among(ids)).execute(rows)
+        fitting = await asyncio.to_thread(fitted, rows, await self.names())
+        await merge.when_not_matched_by_source_delete(among(ids)).execute(fitting)
 
     async def delete(self, ids: Sequence[str]) -> None:
         for at in range(0, len(ids), _IDS):

@@ -1,12 +1,14 @@
 """The values a collection is made of: document, chunk and hit. Knows neither files nor the store."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any, Literal
 
 import msgspec
+import numpy as np
+from numpy.typing import NDArray
 
 from server.knowledge.outline import Block
 
@@ -14,6 +16,10 @@ AttributeValue = str | int | float | bool
 
 DECLARED = ("files:", "kafka:", "redis:", "nats:")
 """How the names of sources begin that the recipe declares."""
+
+
+GIVEN = "given-"
+"""How the hash of a document begins whose vector was given."""
 
 
 class Unreadable(Exception):
@@ -27,6 +33,17 @@ class Unsupported(Unreadable):
 def encodable(text: str) -> str:
     """`text` with lone surrogates replaced one for one, so that it can be stored and no span moves."""
     return text if text.isascii() else text.encode("utf-8", "replace").decode("utf-8")
+
+
+def given_vector(numbers: Sequence[float]) -> NDArray[np.float32]:
+    """A vector that came with its document. Raises Unreadable where it points nowhere."""
+    with np.errstate(over="ignore"):
+        found = np.asarray(numbers, np.float64).astype(np.float32)
+    if not np.isfinite(found).all():
+        raise Unreadable("its vector holds numbers that are not finite in 32 bits")
+    if not found.any():
+        raise Unreadable("its vector is all zeros, which has no direction")
+    return found
 
 
 def document_id(path: Path) -> str:
@@ -64,6 +81,7 @@ class Document:
     `outline` is its blocks where its format tells them; None has them read from the text, as Markdown or as prose.
     `pages` is where each page begins, the first page first; empty where it has none. `licence` is what its owner
     wrote, an SPDX expression as a rule.
+    `vector` is what its owner had its text embedded as, float32 [dimension]: such a document is one chunk.
     `hash` tells whether it changed; empty stands for the hash of what the document holds. `source` says who brought it,
     `path` where it lies, None where it lies nowhere.
     """
@@ -82,6 +100,7 @@ class Document:
     source: str = "upsert"
     path: str | None = None
     hash: str = ""
+    vector: NDArray[np.float32] | None = field(default=None, compare=False)  # its hash is compared
 
     @property
     def is_declared(self) -> bool:
@@ -92,8 +111,11 @@ class Document:
         for name in ("id", "uri", "filename", "text", "title"):
             object.__setattr__(self, name, encodable(getattr(self, name)))
         if not self.hash:
-            attributes = repr(sorted(self.attributes.items()))
-            object.__setattr__(self, "hash", digest(self.title, self.text, attributes, self.licence or ""))
+            held = [self.title, self.text, repr(sorted(self.attributes.items())), self.licence or ""]
+            if self.vector is None:
+                object.__setattr__(self, "hash", digest(*held))
+            else:
+                object.__setattr__(self, "hash", GIVEN + digest(*held, self.vector.tobytes().hex()))
 
 
 @dataclass(frozen=True)

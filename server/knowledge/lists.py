@@ -25,6 +25,8 @@ _RECALL: Final = 0.995
 _MARGIN: Final = 1.25
 """Questions lie a little farther from the vectors than these from one another."""
 _LEAST_PROBES: Final = 8
+_GROUP: Final = 32
+_GROUPS_PER_WANTED: Final = 2
 _SEED: Final = 5
 
 
@@ -56,7 +58,7 @@ class Lists:
 
     def search(self, vector: Matrix) -> tuple[Numbers, Matrix]:
         """Numbers and cosines of what lies in the nearest lists, in no order."""
-        lists = _largest(np.vecdot(self.centroids, vector), self.probes)
+        lists = largest(np.vecdot(self.centroids, vector), self.probes)
         lists.sort()
         spans = [(self.borders[each], self.borders[each + 1]) for each in lists.tolist()]
         cosines = [np.vecdot(self.vectors[start:end], vector) for start, end in spans]
@@ -119,7 +121,19 @@ def _depths(questions: Matrix, vectors: Matrix, lists: Numbers, centroids: Matri
     return depths - 1
 
 
-def _largest(values: Matrix, count: int) -> Numbers:
+def largest(values: Matrix, count: int) -> Numbers:
+    """Where the `count` largest of [n] stand, in no order; all of them where there are not so many."""
     if count >= len(values):
         return np.arange(len(values))
+    # `count` of these maxima are at least their bar, so no value below it is among the largest: one pass instead of the
+    # several of a partition.
+    groups = len(values) // _GROUP
+    if groups <= _GROUPS_PER_WANTED * count:
+        return _partitioned(values, count)
+    bests = values[: groups * _GROUP].reshape(_GROUP, groups).max(axis=0)
+    above = np.flatnonzero(values >= np.partition(bests, groups - count)[groups - count])
+    return above[_partitioned(values[above], count)]
+
+
+def _partitioned(values: Matrix, count: int) -> Numbers:
     return np.argpartition(values, len(values) - count)[len(values) - count :]

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from server.errors import ServiceError
 from server.knowledge.attributes import Types, read
 from server.knowledge.catalogue import Catalogue, Entry
-from server.knowledge.lock import WriteLock
+from server.knowledge.lock import MOVER, WriteLock
 from server.knowledge.rows import LIST_COLUMNS, STATE_COLUMNS, digests
 from server.knowledge.stored import Listed, Stored
 
@@ -51,7 +51,7 @@ class Mover:
         self._store = store
         self._cold = cold
         self._catalogue = catalogue
-        self._lock = WriteLock(store.folder, "mover.lock")
+        self._lock = WriteLock(store.folder, MOVER)
 
     async def cool(self, ids: Sequence[str], now: float) -> Moved:
         """Move documents from the table to cold storage."""

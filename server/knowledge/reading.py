@@ -5,7 +5,7 @@ Faults are LanceDB's: OSError, ValueError or RuntimeError.
 
 import asyncio
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import closing
 from typing import Any
 
@@ -18,14 +18,17 @@ from numpy.typing import NDArray
 from server.knowledge.attributes import Types, columns, quoted, read
 from server.knowledge.index import WORDS, words
 from server.knowledge.report import IndexState
-from server.knowledge.rows import HIT_COLUMNS, LIST_COLUMNS, STATE_COLUMNS, restored
+from server.knowledge.rows import HIT_COLUMNS, LIST_COLUMNS, PACKED, STATE_COLUMNS, restored, unpacked
 from server.knowledge.stored import Held, Listed, Stored
 
 _QUERY_CHARACTERS = 8192
+_BESIDE = ("id", "document_id", "text", PACKED)
+"""Columns of a hit beside its attributes, where a table has most of them packed."""
 _GONE = "Not found"
-_FEW, _REFINE_FEW, _REFINE_MANY = 50, 4, 2
+_FEW, _REFINE_FEW, _REFINE_MANY = 50, 3, 2
 """How many vectors are read and compared for each row that is wanted, of up to so many rows and of more: those of the
-index are coarser. Reading them is most of a deep search."""
+index are coarser. Reading them is most of a deep search; with these, 0.99 of the nearest are found even where vectors
+have no clusters."""
 
 
 class Reading:
@@ -37,6 +40,13 @@ class Reading:
         self._table = table
         self._types = types
         self._indexed = False
+        self._names: list[str] | None = None
+
+    async def names(self) -> list[str]:
+        """Of the table's columns."""
+        if self._names is None:
+            self._names = list((await self._table.schema()).names)
+        return self._names
 
     async def version(self) -> int:
         """The version a read would see now; asking costs a twentieth of a millisecond."""
@@ -132,7 +142,15 @@ class Reading:
         Raises ValueError where the vector has another size than the table's or a number that is not finite.
         """
         self._check(vector)
-        return await self._nearest(vector, where, limit, [*self._hit_columns(), "_distance"])
+        return await self._hits(lambda wanted: self._nearest(vector, where, limit, [*wanted, "_distance"]))
+
+    async def _hits(self, ask: Callable[[Sequence[str]], Awaitable[pa.Table]]) -> pa.Table:
+        """What `ask` finds, told the columns to read, with those of a hit."""
+        if PACKED in await self.names():
+            found = unpacked(await ask([*_BESIDE, *columns(self._types)]))
+            if found is not None:
+                return found
+        return await ask(self._hit_columns())
 
     async def _nearest(
         self,
@@ -155,7 +173,7 @@ class Reading:
         """
         if not await self.is_indexed():
             return None
-        return await self._matching(text, where, limit, [*self._hit_columns(), "vector", "_score"])
+        return await self._hits(lambda wanted: self._matching(text, where, limit, [*wanted, "vector", "_score"]))
 
     async def _matching(
         self, text: str, where: str | None, limit: int, wanted: Sequence[str], with_row_id: bool = False
@@ -214,7 +232,7 @@ def among(ids: Iterable[str]) -> str:
 
 async def rows_of(table: Any, each: str) -> list[dict[str, Any]]:
     """One document's chunks without their vectors."""
-    wanted = [name for name in (await table.schema()).names if name not in ("vector", WORDS)]
+    wanted = [name for name in (await table.schema()).names if name not in ("vector", WORDS, PACKED)]
     found: list[dict[str, Any]] = await table.query().where(f"document_id = {quoted(each)}").select(wanted).to_list()
     return found
 

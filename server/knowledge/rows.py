@@ -13,6 +13,8 @@ from server.knowledge.document import Chunk, Document, digest, joined
 from server.knowledge.stored import Cut
 
 SEPARATOR = " > "
+_encoder = msgspec.msgpack.Encoder()
+_decoder = msgspec.msgpack.Decoder()
 _TYPES: Mapping[str, pa.DataType] = {
     "string": pa.string(),
     "int": pa.int64(),
@@ -24,6 +26,10 @@ _TYPES: Mapping[str, pa.DataType] = {
 HIT_COLUMNS = (
     "id", "document_id", "uri", "filename", "title", "heading", "text", "start", "end", "token_count", "page", "licence"
 )  # fmt: skip
+PACKED = "shown"
+PACKED_COLUMNS = ("uri", "filename", "title", "heading", "start", "end", "token_count", "page", "licence")
+"""What `PACKED` holds once more, in this order, as msgpack. From disk LanceDB reads each column of a hit by itself, and
+nine of them take as long as all the rest of a search. Tables of an earlier layout lack it."""
 STATE_COLUMNS = ("document_id", "document_hash", "source", "uri", "path", "licence")
 LIST_COLUMNS = ("document_id", "uri", "filename", "title", "licence")
 
@@ -41,6 +47,7 @@ def schema(dimension: int, types: Types, metadata: Mapping[bytes | str, bytes | 
         *(pa.field(name, pa.int32(), nullable=False) for name in ("start", "end", "position", "token_count")),
         pa.field("vector", pa.list_(pa.float32(), dimension), nullable=False),
         *(pa.field(name, _TYPES[kind]) for name, kind in columns(types).items()),
+        pa.field(PACKED, pa.binary()),
     ]
     return pa.schema(fields, metadata=dict(metadata))
 
@@ -63,15 +70,41 @@ def rows(cuts: Iterable[Cut], types: Types, dimension: int) -> pa.Table:
     sizes = [len(cut.chunks) for cut in held]
     for name, values in _of_documents([cut.document for cut in held], types).items():
         found[name] = [value for value, size in zip(values, sizes, strict=True) for _ in range(size)]
+    found[PACKED] = _packed([found[name] for name in PACKED_COLUMNS])
     flat = np.concatenate([cut.vectors for cut in held] or [np.empty((0, dimension), np.float32)]).astype(np.float32)
     arrays: dict[str, Any] = {name: pa.array(values, like.field(name).type) for name, values in found.items()}
     arrays["vector"] = pa.FixedSizeListArray.from_arrays(pa.array(flat.ravel(), pa.float32()), dimension)
     return pa.Table.from_arrays([arrays[name] for name in like.names], schema=like)
 
 
+def fitted(data: pa.Table, names: Sequence[str]) -> pa.Table:
+    """Rows of any layout with the columns `names`, those of a table that may be of another one."""
+    if PACKED in names and PACKED not in data.column_names:
+        packed = _packed([data[name].to_pylist() for name in PACKED_COLUMNS])
+        data = data.append_column(PACKED, pa.array(packed, pa.binary()))
+    return data.select(list(names))
+
+
+def unpacked(found: pa.Table) -> pa.Table | None:
+    """With the columns that `PACKED` holds in its place; None where a row has none."""
+    packed = found[PACKED]
+    if packed.null_count:
+        return None
+    rows = [_decoder.decode(each) for each in cast("list[bytes]", packed.to_pylist())]
+    found = found.drop_columns([PACKED])
+    like = schema(1, {}, {})
+    for n, name in enumerate(PACKED_COLUMNS):
+        found = found.append_column(name, pa.array([row[n] for row in rows], like.field(name).type))
+    return found
+
+
+def _packed(columns: Sequence[Sequence[Any]]) -> list[bytes]:
+    return [_encoder.encode(row) for row in zip(*columns, strict=True)]
+
+
 def digests(found: pa.Table) -> dict[str, str]:
     """SHA-256, in hex, of all that each document's rows hold, with their number; the rows may come in any order."""
-    names = sorted(name for name in found.column_names if name != "vector")
+    names = sorted(name for name in found.column_names if name not in ("vector", PACKED))
     values = [found[name].to_pylist() for name in names]
     size = found.num_rows
     column = cast("pa.FixedSizeListArray[Any, Any]", found["vector"].combine_chunks())

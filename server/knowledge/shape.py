@@ -2,7 +2,6 @@
 
 import asyncio
 import functools
-import os
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -10,15 +9,11 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import lancedb
 import msgspec
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
-
-# LanceDB reports every query plan it finds unusual; set before its first import, which reads it.
-os.environ.setdefault("LANCE_LOG", "error")
-
-import lancedb  # after the line above
 
 from server.knowledge.attributes import Types
 from server.knowledge.record import MadeWith

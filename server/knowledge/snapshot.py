@@ -1,8 +1,8 @@
 """A table's vectors and hits in memory, as they are in one version of it. Knows not when it is wanted.
 
-Searched exactly while it is small, in an inverted file (`lists`) once it is large, with what came since then searched
-exactly beside it. A `Snapshot` never changes, so a search sees one version whole: no row in none, none twice.
-Refreshing makes another one, which shares what stayed the same.
+Searched exactly while it is small, by way of its coarse form (`coarse`), and in an inverted file (`lists`) once it is
+large; what came since either was made is searched exactly beside it. A `Snapshot` never changes, so a search sees one
+version whole: no row in none, none twice. Refreshing makes another one, which shares what stayed the same.
 """
 
 import asyncio
@@ -15,7 +15,8 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from server.knowledge.lists import Lists, build
+from server.knowledge.coarse import Coarse, coarse
+from server.knowledge.lists import Lists, build, largest
 
 Matrix = NDArray[np.float32]
 Numbers = NDArray[np.int64]
@@ -24,10 +25,14 @@ Addresses = NDArray[np.uint64]
 EXACT_ROWS: Final = 20_000
 """Up to so many rows every one is compared; so many more on top of the lists make new ones worth it."""
 _LISTS_AGAIN: Final = 4096
+_COARSE_ROWS: Final = 2048
+"""Fewer are compared at once faster than twice; so many more, or a share of them, are worth a new coarse form."""
+_COARSE_SHARE: Final = 8
 _PARTS: Final = 64
 _BATCH: Final = 8192
 _INLINE_FLOATS: Final = 4_000_000
 """What the event loop multiplies itself, in about half a millisecond; a thread costs a fifth of one."""
+_CODES_PER_FLOAT: Final = 4
 _ROOM: Final = 0.5
 _ROW_BYTES: Final = 64
 _DEAD: Final = np.float32(-2)
@@ -43,7 +48,8 @@ class TooLarge(Exception):
 class Snapshot:
     """The rows of one version, numbered in the order they came in. `parts` hold their hits, `starts` where each begins.
 
-    Rows below `first` are searched in `lists`, the others in `tail`, float32 [rows, dimension] of unit length.
+    Rows below `first` are searched in `lists`, the others in `tail`, float32 [rows, dimension] of unit length, whose
+    first rows `coarse` has too.
     """
 
     version: int
@@ -54,6 +60,7 @@ class Snapshot:
     lists: Lists | None
     first: int
     buffer: Matrix
+    coarse: Coarse | None = None
 
     @property
     def tail(self) -> Matrix:
@@ -67,12 +74,15 @@ class Snapshot:
     def bytes(self) -> int:
         """What it takes in memory."""
         vectors = self.buffer.nbytes + (self.lists.vectors.nbytes if self.lists else 0)
+        vectors += self.coarse.nbytes if self.coarse else 0
         return vectors + sum(part.nbytes for part in self.parts) + _ROW_BYTES * len(self.addresses)
 
     @property
     def is_quick(self) -> bool:
         """Whether a search is done before a thread would have begun it."""
-        return self.tail.size + (self.lists.reads if self.lists else 0) <= _INLINE_FLOATS
+        coarse = self.coarse.rows * self.tail.shape[1] if self.coarse else 0
+        in_lists = self.lists.reads if self.lists else 0
+        return self.tail.size - coarse + coarse // _CODES_PER_FLOAT + in_lists <= _INLINE_FLOATS
 
     @property
     def is_in_order(self) -> bool:
@@ -84,11 +94,11 @@ class Snapshot:
 
         `vector` is of unit length, `limit` at least 1, and there are rows.
         """
-        numbers, cosines = self._scored(vector)
+        numbers, cosines = self._scored(vector, limit)
         if not self._is_whole:
             cosines[~self.alive[numbers]] = _DEAD
         if limit < len(cosines):
-            best = np.argpartition(cosines, len(cosines) - limit)[len(cosines) - limit :]
+            best = largest(cosines, limit)
             numbers, cosines = numbers[best], cosines[best]
         order = np.argsort(-cosines, kind="stable")
         if not self._is_whole:
@@ -134,13 +144,19 @@ class Snapshot:
     def _tail_numbers(self) -> Numbers:
         return np.arange(self.first, len(self.addresses))
 
-    def _scored(self, vector: Matrix) -> tuple[Numbers, Matrix]:
-        # Row by row and not as one product, which BLAS would share among threads: on a busy machine it waits for them.
-        cosines = np.vecdot(self.tail, vector)
+    def _scored(self, vector: Matrix, limit: int) -> tuple[Numbers, Matrix]:
+        """Rows, among which are the `limit` nearest, with their cosines."""
+        if self.coarse is not None and limit * _COARSE_SHARE <= self.coarse.rows:
+            known = self.coarse.rows
+            near = self.coarse.near(vector, limit, None if self._is_whole else self.alive[:known])
+            # Row by row and not as one product, which BLAS would share among threads: on a busy machine it waits.
+            cosines = [np.vecdot(self.tail[near], vector), np.vecdot(self.tail[known:], vector)]
+            return np.concatenate([near, self._tail_numbers[known:]]), np.concatenate(cosines)
+        in_tail = np.vecdot(self.tail, vector)
         if self.lists is None:
-            return self._tail_numbers, cosines
+            return self._tail_numbers, in_tail
         in_lists = self.lists.search(vector)
-        return np.concatenate([in_lists[0], self._tail_numbers]), np.concatenate([in_lists[1], cosines])
+        return np.concatenate([in_lists[0], self._tail_numbers]), np.concatenate([in_lists[1], in_tail])
 
     def _hits(self, numbers: Numbers) -> pa.Table:
         """Rows in the order of `numbers`; taken part by part, for a take over all would first join them."""
@@ -165,12 +181,13 @@ async def load(table: Any, version: int, columns: Sequence[str], budget: int, li
     """
     count = int(await table.count_rows())
     dimension = (await table.schema()).field("vector").type.list_size
-    if count * dimension * 4 > budget:
+    codes = count * dimension if count <= EXACT_ROWS else 0
+    if count * dimension * 4 + codes > budget:
         raise TooLarge
     buffer = np.empty((count, dimension), np.float32)
     parts: list[pa.RecordBatch] = []
     addresses: list[Addresses] = []
-    at, taken = 0, buffer.nbytes
+    at, taken = 0, buffer.nbytes + codes
     reading = await table.query().select([*columns, "vector"]).with_row_id().to_batches(max_batch_length=_BATCH)
     async for batch in reading:
         await asyncio.to_thread(_copy_units, batch, buffer[at : at + batch.num_rows])
@@ -214,7 +231,7 @@ def _snapshot(
     joined = pa.Table.from_batches(parts).combine_chunks().to_batches() if parts else []
     alive = np.ones(len(addresses), np.bool_)
     if len(addresses) <= EXACT_ROWS:
-        return Snapshot(version, addresses, alive, tuple(joined), _starts(joined), None, 0, vectors)
+        return _coarse(Snapshot(version, addresses, alive, tuple(joined), _starts(joined), None, 0, vectors))
     # Centroids hold while the table has about the size they were made for.
     near = lists is not None and len(addresses) < 2 * len(lists.numbers)
     made = build(vectors, lists.centroids if near and lists is not None else None)
@@ -241,7 +258,7 @@ def _grown(
     if len(parts) > _PARTS:
         parts = pa.Table.from_batches(parts).combine_chunks().to_batches()
     alive = np.concatenate([alive, np.ones(count, np.bool_)])
-    grown = Snapshot(version, addresses, alive, tuple(parts), _starts(parts), old.lists, old.first, buffer)
+    grown = Snapshot(version, addresses, alive, tuple(parts), _starts(parts), old.lists, old.first, buffer, old.coarse)
     return _listed(grown)
 
 
@@ -249,13 +266,21 @@ def _listed(grown: Snapshot) -> Snapshot:
     """With its tail in the lists, where that has grown long."""
     tail = len(grown.tail)
     if tail <= (EXACT_ROWS if grown.lists is None else max(_LISTS_AGAIN, grown.first // 20)):
-        return grown
+        return _coarse(grown)
     vectors = np.empty((len(grown.addresses), grown.buffer.shape[1]), np.float32)
     if grown.lists is not None:
         vectors[grown.lists.numbers] = grown.lists.vectors
     vectors[grown.first :] = grown.tail
     again = _snapshot(grown.version, list(grown.parts), grown.addresses, vectors, grown.lists)
     return replace(again, alive=grown.alive)
+
+
+def _coarse(exact: Snapshot) -> Snapshot:
+    """With its rows in coarse form, where there are no lists and enough rows that have none yet."""
+    known = exact.coarse.rows if exact.coarse else 0
+    if exact.lists is not None or len(exact.tail) - known < max(_COARSE_ROWS, known // _COARSE_SHARE):
+        return exact
+    return replace(exact, coarse=coarse(exact.tail))
 
 
 def _starts(parts: Sequence[pa.RecordBatch]) -> Numbers:

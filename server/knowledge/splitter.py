@@ -73,6 +73,14 @@ def split(document: Document, limits: Limits, count: Count) -> list[Chunk]:
     return [replace(chunk, page=max(1, bisect_right(document.pages, chunk.start))) for chunk in fitting]
 
 
+def whole(document: Document, count: Count) -> list[Chunk]:
+    """The document as one chunk however long it is, as one needs whose vector is known; none where it has no text."""
+    start, end = _trimmed(document.text, document.body, len(document.text))
+    text = document.text[start:end]
+    context = "" if document.title in text else document.title
+    return [Chunk(text, start, end, (), context, count([text])[0])] if text else []
+
+
 def pieces(text: str, tokens: int, count: Count) -> list[str]:
     """`text` cut into pieces of at most `tokens` tokens each, at sentences where possible."""
     block = Block(Kind.PROSE, 0, len(text))

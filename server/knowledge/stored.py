@@ -25,6 +25,8 @@ class Cut:
     def flaw(self, dimension: int) -> str | None:
         """Why a table of vectors of `dimension` numbers cannot hold it; None where it can."""
         wanted = (len(self.chunks), dimension)
+        if self.document.vector is not None and self.vectors.shape[1] != dimension:
+            return f"its vector has {self.vectors.shape[1]} numbers, those of this collection have {dimension}"
         if self.vectors.shape != wanted:
             return f"its vectors are {list(self.vectors.shape)}, this collection holds {list(wanted)} (chunks, numbers)"
         if not np.isfinite(self.vectors).all():

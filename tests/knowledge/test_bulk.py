@@ -2,12 +2,16 @@
 
 import json
 from collections.abc import AsyncIterator
+from functools import partial
+from typing import Any
 
+import numpy as np
 import pytest
 
 from server.knowledge import bring_lines, bulk
 from server.knowledge.collection import Collection
 from tests.knowledge.conftest import Make
+from tests.knowledge.hashing import HashEmbedder
 
 pytestmark = pytest.mark.anyio
 
@@ -60,6 +64,47 @@ async def test_a_refused_line_is_told_with_its_number_and_the_rest_is_taken(make
         for said in ("not JSON", "1 to 512", "`text` is missing", "vector", "version", "year", "colour", "no text"):
             assert said in reasons, said
         assert set(await texts(of)) == {"good", "fine"}
+
+
+async def test_a_vector_that_is_given_is_kept_and_nothing_is_embedded(make: Make) -> None:
+    embedder = HashEmbedder()
+    given = np.random.default_rng(2).normal(size=embedder.card.dimension).astype(np.float32)
+    text = "# Apples\n\n" + "They are red. " * 200  # as one of several chunks, were it cut
+    line_of = partial(line, "a", text, title="Fruit")
+    async with make(embedder, glob=None) as of:
+        begun = embedder.inputs
+        report = await bring_lines(of, cut(line_of(vector=given.tolist()) + line("b", "Bears."), 4096))
+        assert (report.written, report.refused) == (2, 0)
+        assert embedder.inputs == begun + 1, "the other one alone was embedded"
+        found = await of.search("red", mode="text")
+        assert [(hit.document_id, hit.text) for hit in found.hits] == [("a", text.strip())]
+        vectors = await of.vectors([found.hits[0].id])
+        assert np.allclose(vectors[found.hits[0].id], given)
+        assert found.hits[0].token_count > 400
+        again = await bring_lines(of, cut(line_of(vector=given.tolist()), 4096))
+        assert again.unchanged == 1
+        other = await bring_lines(of, cut(line_of(vector=(-given).tolist()), 4096))
+        assert other.written == 1, "another vector of the same text is a change"
+        assert np.allclose((await of.vectors([found.hits[0].id]))[found.hits[0].id], -given)
+
+
+async def test_vectors_that_cannot_be_kept_are_refused_by_name_and_what_is_there_stays(make: Make) -> None:
+    size = HashEmbedder().card.dimension
+    wrong: dict[str, Any] = {
+        "numbers, those of this collection": [1.0] * (size - 1),
+        "not finite": [1.0] * (size - 1) + [1e300],
+        "no direction": [0.0] * size,
+        "Expected `float`": ["1"] * size,
+    }
+    raw = line("a", "Apples.", vector=[1.0] * size)
+    raw += b"".join(line("a", "Apples again.", vector=vector) for vector in wrong.values())
+    raw += b'{"id": "a", "text": "Apples again.", "vector": [NaN]}\n' + line("b", "Bears.")
+    async with make(glob=None) as of:
+        report = await bring_lines(of, cut(raw, 1000))
+        assert (report.written, report.refused) == (2, 5)
+        for told, said in zip(report.told, [*wrong, "not JSON"], strict=True):
+            assert said in told.reason
+        assert await texts(of) == {"a": "Apples.", "b": "Bears."}
 
 
 async def test_a_line_that_never_ends_is_not_held_and_the_next_is_taken(

@@ -1,6 +1,7 @@
 """The hot tier: what memory answers is what the disk would, in every version, and no row is missed or seen twice."""
 
 import asyncio
+import os
 from datetime import timedelta
 from pathlib import Path
 
@@ -8,6 +9,8 @@ import numpy as np
 import pytest
 
 from server.knowledge import lists
+from server.knowledge.coarse import coarse
+from server.knowledge.newest import Newest
 from server.knowledge.reading import Reading
 from server.knowledge.snapshot import EXACT_ROWS
 from server.knowledge.store import Store
@@ -149,6 +152,102 @@ def test_lists_of_equal_vectors_and_of_one() -> None:
     for count in (1, 5, 500):
         made = lists.build(np.repeat(units(1), count, axis=0))
         assert len(made.search(units(1)[0])[0]) == count
+
+
+async def test_a_table_in_coarse_form_is_answered_exactly_through_changes(tmp_path: Path) -> None:
+    store = await Store.open(tmp_path, shape())
+    await store.replace([cut("old", 2500)])
+    there = {f"word {n} of old": vector for n, vector in enumerate(units(2500))}
+
+    async def exact() -> None:
+        assert await store.warm() == len(there)
+        texts, vectors = list(there), np.stack(list(there.values()))
+        for question in units(20, seed=77):
+            for limit in (1, 10, 120):
+                found = await store.nearest(question, None, limit)
+                best = np.argsort(-(vectors @ question))[:limit]
+                assert found["text"].to_pylist() == [texts[n] for n in best]
+
+    await exact()
+    assert store._hot.snapshot is not None and store._hot.snapshot.coarse is not None
+    await store.replace([cut("new", 300, seed=1)])
+    there |= {f"word {n} of new": vector for n, vector in enumerate(units(300, seed=1))}
+    await exact()
+    await store.replace([cut("old", 2200, "other", seed=2)])  # most of what is in coarse form is there no more
+    there = {text: vector for text, vector in there.items() if text.endswith("new")}
+    there |= {f"other {n} of old": vector for n, vector in enumerate(units(2200, seed=2))}
+    await exact()
+    await store.close()
+
+
+@pytest.mark.parametrize("dimension", [7, 384])
+def test_what_a_coarse_form_leaves_out_is_not_among_the_nearest(dimension: int) -> None:
+    chance = np.random.default_rng(11)
+    centres = chance.normal(size=(30, dimension))
+    vectors = (centres[chance.integers(0, 30, 3000)] + 0.2 * chance.normal(size=(3000, dimension))).astype(np.float32)
+    vectors[:40] = np.eye(dimension, dtype=np.float32)[3]  # one number that is far larger than the others
+    vectors[40:60] = vectors[60]  # equal ones
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    made = coarse(vectors)
+    alive = np.ones(3000, np.bool_)
+    alive[::3] = False
+    left = 0
+    for question in vectors[::50]:
+        cosines = np.vecdot(vectors, question)
+        for here in (None, alive):
+            among = np.arange(3000) if here is None else np.flatnonzero(here)
+            tenth = np.sort(cosines[among])[-10]
+            near = made.near(question, 10, here)
+            assert set(near.tolist()) >= set(among[cosines[among] >= tenth].tolist())
+            left += len(near)
+    assert left < 120 * 3000 / 4, "it tells next to nothing"
+    assert set(made.near(vectors[0], 3000, None).tolist()) == set(range(3000))
+
+
+async def test_the_newest_version_is_asked_again_as_soon_as_the_folder_changed(tmp_path: Path) -> None:
+    asked = 0
+    now = 0
+
+    async def ask() -> int:
+        nonlocal asked
+        asked += 1
+        return asked
+
+    def changed(at: int) -> None:
+        nonlocal now
+        os.utime(tmp_path, ns=(at, at))
+        now = at
+
+    newest = Newest(tmp_path, ask, lambda: now)
+    start = 1_700_000_000_000_000_007
+    changed(start)
+    assert [await newest.version() for _ in range(2)] == [1, 2], "it may change once more at this very time"
+    now += 1_000_000_000
+    assert [await newest.version() for _ in range(3)] == [3, 3, 3]
+    changed(start + 2_000_000_000)
+    assert [await newest.version() for _ in range(2)] == [4, 5]
+    changed(start - 7)  # whole seconds, as some file systems keep: the next change may be two of them away
+    now += 2_000_000_000
+    assert [await newest.version() for _ in range(2)] == [6, 7]
+    now += 1_000_000_000
+    assert [await newest.version() for _ in range(2)] == [8, 8]
+    gone = Newest(tmp_path / "gone", ask, lambda: now)
+    assert [await gone.version() for _ in range(2)] == [9, 10]
+
+
+async def test_what_another_writes_is_seen_at_once_by_who_knew_the_newest_version(tmp_path: Path) -> None:
+    store = await filled(tmp_path, 3)
+    other = await Store.open(tmp_path, shape())
+    versions = tmp_path / "chunks_1.lance" / "_versions"
+    for n in range(5):
+        long_ago = 1_700_000_000_000_000_001 + n
+        os.utime(versions, ns=(long_ago, long_ago))
+        version = await store.version()
+        assert version == await other.version() == await Reading.version(store)
+        await other.replace([cut(f"e{n}", 1)])
+        assert await store.version() > version
+    await store.close()
+    await other.close()
 
 
 @pytest.mark.parametrize("vector", [units(1)[0][:5], np.full(16, np.nan, np.float32)], ids=["size", "nan"])

@@ -1,16 +1,22 @@
 """The table itself: one commit a batch, one writer at a time, writes after compaction, versions and their leases."""
 
 import asyncio
+import os
+import subprocess
+import sys
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from lancedb.index import IvfRq
 
 from server.errors import InvalidValue
 from server.knowledge.reading import Reading
+from server.knowledge.rows import HIT_COLUMNS, PACKED, digests
+from server.knowledge.shape import connected
 from server.knowledge.store import Store
 from tests.knowledge.tables import cut, filled, nearest, shape, units
 
@@ -106,6 +112,46 @@ async def test_a_table_is_found_again_only_with_the_same_shape_and_model(tmp_pat
     for n, other in enumerate((shape("g"), shape("f", probe=1)), start=2):
         fresh = await Store.open(tmp_path, other)
         assert (fresh.name, await fresh.count()) == (f"chunks_{n}", (0, 0))
+
+
+async def test_a_table_of_an_earlier_layout_is_written_and_read_as_it_is(tmp_path: Path) -> None:
+    """Hits are read from one column where there is it, and from their own where a table or a row lacks it."""
+    new = await Store.open(tmp_path / "new", shape())
+    await new.replace([cut("a", 2), cut("b", 2, seed=1)])
+    await new.index_words()
+    connection = await connected(tmp_path / "old")
+    like = (await new._table.schema()).remove(len((await new._table.schema()).names) - 1)
+    await connection.create_table("chunks_1", schema=like)
+    old = await Store.open(tmp_path / "old", shape())
+    assert (await new.names(), await old.names()) == ([*like.names, PACKED], like.names)
+    await old.replace([cut("a", 2), cut("b", 1)])
+    await old.replace([cut("b", 2, seed=1)])
+    await old.index_words()
+    bare = await Store.open(tmp_path / "bare", shape())
+    await bare._table.add((await old.whole(["a", "b"])).append_column(PACKED, pa.nulls(4, pa.binary())))
+    await bare.index_words()
+    moved = await Store.open(tmp_path / "moved", shape())
+    assert set(await moved.bring(await old.whole(["a", "b"]))) == {"a", "b"}
+    assert (await moved.whole(["a"]))[PACKED].null_count == 0
+    await moved.index_words()
+    await old.delete(["a"])
+    assert await old.bring(await new.whole(["a"])) == ["a"]
+    assert digests(await old.whole(["a", "b"])) == digests(await new.whole(["a", "b"]))
+    question = units(1)[0]
+
+    async def told(store: Store) -> list[dict[str, object]]:
+        near = await Reading.nearest(store, question, None, 4)
+        words = await Reading.matching(store, "word", None, 4)
+        assert words is not None
+        rows = [*near.to_pylist(), *sorted(words.to_pylist(), key=lambda row: row["id"])]
+        return [{name: row[name] for name in (*HIT_COLUMNS, "attribute_team")} for row in rows]
+
+    wanted = await told(new)
+    assert len(wanted) == 8
+    for store in (old, bare, moved):
+        assert await told(store) == wanted
+        await store.close()
+    await new.close()
 
 
 async def test_a_large_table_gets_a_vector_index_that_finds_the_nearest(tmp_path: Path) -> None:
@@ -253,3 +299,27 @@ async def test_a_document_of_a_table_without_attributes_may_be_given_none(tmp_pa
     await store.set_attributes("a", {})
     assert await store.count() == (1, 2)
     await store.close()
+
+
+async def test_lancedb_says_nothing_of_its_own_beside_the_servers_log(tmp_path: Path) -> None:
+    """It would tell of every plan it finds unusual, and of each part of an index that a compaction leaves out."""
+    code = (
+        "import asyncio, sys\n"
+        "from tests.knowledge.tables import filled, units\n"
+        "async def main(folder):\n"
+        "    store = await filled(folder, 3)\n"
+        "    await store._table.vector_search(units(1)[0]).select(['id']).limit(1).to_arrow()\n"
+        "from pathlib import Path; asyncio.run(main(Path(sys.argv[1])))\n"
+    )
+    root = Path(__file__).parents[2]
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("LANCE")}
+    done = await asyncio.to_thread(
+        subprocess.run,
+        [sys.executable, "-c", code, tmp_path],
+        capture_output=True,
+        text=True,
+        cwd=root,
+        env=kept,
+        check=False,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")

@@ -23,6 +23,7 @@ FORMATS = (
     *("guided_json", "guided_regex", "guided_choice", "guided_grammar"),
 )
 _LEAST_VOCABULARY = 256
+_DIMENSION = 384
 _MOST_COMPARISONS = 64
 _LONGEST_S = 86_400
 _OWN_DEPTH = 2
@@ -203,7 +204,9 @@ def _undeclared(body: dict[str, Any]) -> None:
 
 
 def _knowledge(body: dict[str, Any]) -> None:
-    """Which knowledge is needed, a request says once."""
+    """Which knowledge is needed, a request says once; a vector has the length and a direction of the collection's."""
+    if isinstance(body.get("vector"), list):
+        body["vector"] = [1.0, *([0.0] * (_DIMENSION - 1))]
     tools = body.get("tools")
     searches = [tool for tool in tools if tool.get("type") == "file_search"] if isinstance(tools, list) else []
     for tool in searches if body.get("retrieval") is not None else searches[1:]:

@@ -54,6 +54,32 @@ def test_documents_are_pushed_in_bulk_and_refused_lines_are_told(knowing: Live) 
         client.delete(f"{DOCUMENTS}/bulk/one")
 
 
+def test_a_document_may_bring_the_vector_of_its_text(knowing: Live) -> None:
+    with knowing.client() as client:
+        made = client.post("/v1/embeddings", json={"model": "embed", "input": "glaciers calve into the sea"}).json()
+        vector = made["data"][0]["embedding"]
+        sent = lines(
+            {"id": "given/one", "text": "Entry 4711.", "vector": vector},
+            {"id": "given/two", "text": "Entry 4712.", "vector": vector[1:]},
+        )
+        told = client.post(DOCUMENTS, content=sent, headers=LINES).json()
+        assert (told["written"], told["refused"]) == (1, 1)
+        refusal = told["refusals"][0]
+        assert (refusal["line"], refusal["id"]) == (2, "given/two")
+        assert refusal["reason"] == f"its vector has {len(vector) - 1} numbers, those of this collection have 384"
+        asked = {"query": "glaciers calve into the sea", "collections": ["handbook"], "k": 1, "mode": "vector"}
+        hit = client.post("/v1/retrieve", json=asked).json()["data"][0]
+        assert (hit["document_id"], hit["content"][0]["text"]) == ("given/one", "Entry 4711.")
+        assert hit["score"] > 0.99
+        path = f"{DOCUMENTS}/given/one"
+        for wrong in (vector[1:], [0.0] * 384):
+            refused = client.put(path, json={"text": "Entry 4713.", "vector": wrong})
+            assert (refused.status_code, refused.json()["error"]["param"]) == (400, "vector")
+        assert client.put(path, json={"text": "Entry 4713.", "vector": vector}).status_code == 200
+        assert client.post("/v1/retrieve", json=asked).json()["data"][0]["content"][0]["text"] == "Entry 4713."
+        client.delete(path)
+
+
 def test_a_bulk_body_comes_in_pieces_and_has_to_be_json_lines(knowing: Live) -> None:
     raw = lines(*({"id": f"many-{n}", "text": f"Number {n} of many."} for n in range(40))).encode()
 

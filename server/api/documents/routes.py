@@ -20,7 +20,15 @@ from server.api.documents.wire import (
 from server.api.listing import READ, ListQuery, asked, ends, page
 from server.api.reply import Reply, json
 from server.errors import Conflict, InvalidValue, NotFound, UnsupportedMedia
-from server.knowledge import SUFFIX_OF_MEDIA, Collection, Document, Unreadable, bring_lines, read_document
+from server.knowledge import (
+    SUFFIX_OF_MEDIA,
+    Collection,
+    Document,
+    Unreadable,
+    bring_lines,
+    given_vector,
+    read_document,
+)
 from server.runtime import Runtime
 
 _DOCUMENTS = ["/v1/knowledge/{collection:str}/documents", "/knowledge/{collection:str}/documents"]
@@ -146,7 +154,8 @@ async def _put(into: Collection, document: Document) -> int:
     """The bytes of its chunks' texts and vectors."""
     report = await into.upsert([document])
     for skipped in report.skipped:
-        raise InvalidValue(f"The document cannot be taken in: {skipped.reason}.", param="text")
+        param = "text" if document.vector is None else "vector"
+        raise InvalidValue(f"The document cannot be taken in: {skipped.reason}.", param=param)
     return report.bytes[document.uri]
 
 
@@ -154,8 +163,13 @@ async def _made(into: Collection, document_id: str, body: PushDocument) -> Docum
     read = await _read(into, body.text.encode("utf-8", "replace"), document_id, ".md")
     attributes = {**read.attributes, **(body.attributes or {})}
     licence = body.licence or read.licence
+    try:
+        vector = None if body.vector is None else given_vector(body.vector)
+    except Unreadable as error:
+        raise InvalidValue(f"The document cannot be taken in: {error}.", param="vector") from error
     # Its hash tells what was sent beside the text too.
-    return replace(read, title=body.title or read.title, attributes=attributes, licence=licence, hash="")
+    title = body.title or read.title
+    return replace(read, title=title, attributes=attributes, licence=licence, vector=vector, hash="")
 
 
 async def _read(into: Collection, raw: bytes, document_id: str, suffix: str, charset: str | None = None) -> Document:

@@ -14,13 +14,15 @@ AttributeValue = str | int | float | bool
 class PushDocument(msgspec.Struct, forbid_unknown_fields=True):
     """`text` is Markdown, whose front matter may give what stands beside it here; what is sent beside it goes before.
 
-    `licence` is an SPDX expression such as CC-BY-4.0.
+    `licence` is an SPDX expression such as CC-BY-4.0. With a `vector` the text is one chunk and is not embedded: it has
+    as many numbers as the vectors of the collection's model, which has to have made it, for it embeds the questions.
     """
 
     text: str
     title: Annotated[str, Meta(max_length=512)] | None = None
     attributes: dict[str, AttributeValue] | None = None
     licence: Annotated[str, Meta(min_length=1, max_length=500)] | None = None
+    vector: list[float] | None = None
 
 
 class DocumentLine(msgspec.Struct, forbid_unknown_fields=True):
@@ -31,6 +33,7 @@ class DocumentLine(msgspec.Struct, forbid_unknown_fields=True):
     title: str | None = None
     attributes: dict[str, AttributeValue] | None = None
     licence: str | None = None
+    vector: list[float] | None = None
 
 
 class DocumentsPushed(msgspec.Struct):

@@ -5,6 +5,7 @@ from server.knowledge import attributes
 from server.knowledge.filter import BUILT_IN, MAX_COMPARISONS, MAX_DEPTH, MAX_TEXT, MAX_VALUES
 
 _NUMBER: Schema = {"type": "number", "exclusiveMinimum": -1e308, "exclusiveMaximum": 1e308}
+_FLOAT32: Schema = {"type": "number", "minimum": -3e38, "maximum": 3e38}
 _LONG: Schema = {"type": "string", "maxLength": MAX_TEXT}
 _PAGE = optional({"type": "string", "pattern": "^(page_[0-9]{1,6})?$"})
 _WEIGHED = {"anyOf": [{"properties": {name: {"exclusiveMinimum": 0}}} for name in ("embedding_weight", "text_weight")]}
@@ -55,7 +56,7 @@ FIELDS: dict[str, dict[str, Schema]] = {
     "RetrieveRequest": {"filters": optional(ref("DeclaredFilter")), "page": _PAGE},
     "AskedRetrieval": {"filters": optional(ref("DeclaredFilter"))},
     "SearchStore": {"filters": optional(ref("OpenFilter")), "page": _PAGE},
-    "PushDocument": {"text": {"type": "string", "pattern": "\\S"}},
+    "PushDocument": {"text": {"type": "string", "pattern": "\\S"}, "vector": optional(array(_FLOAT32))},
     "AttachFile": {"attributes": optional(_ATTRIBUTES)},
     "ChangeFile": {"attributes": {"anyOf": [_ATTRIBUTES, NULL]}},
     "CreateBatch": {"attributes": optional(_ATTRIBUTES)},

@@ -6,7 +6,7 @@ import msgspec
 from msgspec import UNSET, UnsetType
 
 from server.knowledge.attributes import Types, check
-from server.knowledge.document import AttributeValue, Document, Unreadable
+from server.knowledge.document import AttributeValue, Document, Unreadable, given_vector
 from server.knowledge.extract import read_document
 
 _MAX_ID = 512
@@ -49,6 +49,7 @@ class _Record(msgspec.Struct, forbid_unknown_fields=True):
     title: str | None = None
     attributes: dict[str, AttributeValue] | None = None
     licence: str | None = None
+    vector: list[float] | None = None
     version: int | None = None
 
 
@@ -70,7 +71,7 @@ def _record(message: Message, value: bytes, source: str, types: Types) -> Change
     try:
         record = msgspec.json.decode(value, type=_Record)
     except msgspec.ValidationError as error:
-        raise Poison(f"its JSON is not {{id, text, title, attributes, licence, version}}: {error}") from error
+        raise Poison(f"its JSON is not {{id, text, title, attributes, licence, vector, version}}: {error}") from error
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise Poison(f"it is not JSON: {error}") from error
     each = _id(record.id)
@@ -83,8 +84,10 @@ def _record(message: Message, value: bytes, source: str, types: Types) -> Change
     found = _document(each, record.text.encode("utf-8", "replace"), ".md", source, types)
     attributes = {**found.attributes, **(record.attributes or {})}
     licence = record.licence or found.licence
-    document = replace(found, title=record.title or found.title, attributes=attributes, licence=licence, hash="")
     try:
+        vector = None if record.vector is None else given_vector(record.vector)
+        title = record.title or found.title
+        document = replace(found, title=title, attributes=attributes, licence=licence, vector=vector, hash="")
         check(document.attributes, types)
     except Unreadable as error:
         raise Poison(str(error)) from error
