@@ -161,6 +161,7 @@ def models(recipe: Path) -> None:
 @click.option(
     "--act-order/--no-act-order", default=True, show_default=True, help="Round what matters most first: gptq."
 )
+@click.option("--group", type=click.Choice((128, 64, 32)), help="Inputs that share a scale: gptq. Fewer lose less.")
 def quantize(model: str, recipe: Path, **asked: Any) -> None:
     """Make MODEL smaller: a model of the recipe, or a source. A run that was cut goes on where it stopped."""
     from server.quantizing import Asked

@@ -29,6 +29,7 @@ from server.knowledge import (
     TierName,
     reranked,
 )
+from server.knowledge.optimizer import Optimizer
 from server.knowledge.tiering import query_cache_of, tell_of_lost, tiers_of
 from server.models.cold_weights import Cold
 from server.models.engine import Card
@@ -150,10 +151,11 @@ class Runtime:
             cache = query_cache_of(recipe)
             if cache is not None:
                 stack.push_async_callback(cache.close)
-            shelves = _shelves(recipe, models, state, telemetry, tiers, cache)
+            optimizer = await stack.enter_async_context(Optimizer())
+            shelves = _shelves(recipe, models, state, telemetry, tiers, cache, optimizer)
             stack.push_async_callback(_end, [asyncio.create_task(shelf.keep()) for shelf in shelves.values()])
             files = await Files.open(state, recipe.server.data / "files")
-            opened = VectorStores.open(state, files, models, shelves, recipe.server.data / "vector_stores")
+            opened = VectorStores.open(state, files, models, shelves, recipe.server.data / "vector_stores", optimizer)
             stores = await stack.enter_async_context(opened)
             runtime = cls(recipe, telemetry, state, models, shelves, files, stores, tiers, cache)
             await stack.enter_async_context(runtime.tools)
@@ -349,6 +351,7 @@ def _shelves(
     telemetry: Telemetry,
     tiers: Mapping[str, Tier],
     cache: QueryCache | None,
+    optimizer: Optimizer,
 ) -> dict[str, Shelf]:
     folder = recipe.server.data / "knowledge"
     shelves = {}
@@ -363,6 +366,7 @@ def _shelves(
             others=_embedders(models),
             tier=tiers.get(name),
             cache=cache,
+            optimizer=optimizer,
         )
         current = Current(collection, state, folder, partial(telemetry.lag.source, collection=name))
         shelves[name] = Shelf(name, collection, models[spec.embed], current)

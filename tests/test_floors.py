@@ -12,7 +12,7 @@ ROOT = Path(__file__).parent.parent
 FLOORS = [
     {"config"},
     {"server.errors", "server.telemetry"},
-    {"server.state", "server.worker", "server.place"},
+    {"server.state", "server.worker", "server.place", "server.uploads"},
     {"server.models", "server.files"},
     {"server.knowledge"},
     {"server.tools", "server.vector_stores"},

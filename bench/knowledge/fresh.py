@@ -141,14 +141,23 @@ async def _look(table: Any, folder: Path, count: int, found: dict[str, float], w
     """Note when each document is first seen, until all are; `warm` is set with the first of them."""
     # A look at a folder's time costs microseconds, asking the table for its version a twentieth of a processor.
     versions, before, version = folder / f"{table.name}.lance" / "_versions", 0, -1
+    others: set[str] = set()
     while len(found) < count:
         if (changed := versions.stat().st_mtime_ns) != before and (now := await table.version()) != version:
             before, version = changed, now
-            rows = (await table.query().select(["text"]).to_arrow())["text"].to_pylist()
-            seen = time.perf_counter()
-            for name in (text.split(" ", 1)[0] for text in rows):
-                if name.startswith("change"):
-                    found.setdefault(name, seen)
+            known = len(found) + len(others)
+            # New documents stand behind those that were seen, unless compaction moved them: then all are read, which
+            # would take half a processor each time.
+            for start in (known, 0):
+                rows = (await table.query().select(["text"]).offset(start).to_arrow())["text"].to_pylist()
+                seen = time.perf_counter()
+                for name in (text.split(" ", 1)[0] for text in rows):
+                    if name.startswith("change"):
+                        found.setdefault(name, seen)
+                    else:
+                        others.add(name)
+                if len(found) + len(others) == start + len(rows):
+                    break
             if len(found) >= _WARM:
                 warm.set()
         await asyncio.sleep(_LOOK)  # another process' table has no event

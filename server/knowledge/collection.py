@@ -20,6 +20,7 @@ from server.knowledge.counting import Counter
 from server.knowledge.document import AttributeValue, Document, Hit, encodable
 from server.knowledge.embedder import Embedder
 from server.knowledge.filter import Filter, to_sql
+from server.knowledge.optimizer import Optimizer
 from server.knowledge.query_cache import QueryCache, key_of
 from server.knowledge.rebuild import CutAs
 from server.knowledge.record import MadeWith
@@ -70,12 +71,13 @@ class Collection:
         others: Sequence[Embedder] = (),
         tier: Tier | None = None,
         cache: QueryCache | None = None,
+        optimizer: Optimizer | None = None,
     ) -> None:
         """`undeclared` lets every document bring attributes of its own, instead of those `spec` declares.
 
         `refused` is told of the files that ingests leave out. `others` are further models that may be loaded: one of
-        them may have embedded what is here, until the index is built anew. `tier` knows its cold documents, and `cache`
-        keeps what searches find.
+        them may have embedded what is here, until the index is built anew. `tier` knows its cold documents, `cache`
+        keeps what searches find, and `optimizer` has a process for the upkeep that takes long.
         """
         self.name = name
         self.refused = refused
@@ -84,14 +86,14 @@ class Collection:
         self.tier = tier
         self._cache = cache
         self._embedder = embedder
-        self._serving = Serving(name, embedder, others, folder)
+        self._serving = Serving(name, embedder, others, folder, optimizer)
         if tier is not None:
             tier.when_moved = self._serving.wake
         self._writing = Writing(name, spec, self.types, self._serving, embedder, refused, tier)
 
     async def __aenter__(self) -> Self:
         with self._writing.faults("could not be opened"):
-            probe = (await self._embedder.embed([_PROBE])).vectors[0]
+            probe = (await self._embedder.embed([_PROBE], "document")).vectors[0]
             card = self._embedder.card
             if card is None:
                 raise ServiceError(f"model {self._embedder.name} embeds without saying what it is")
@@ -182,7 +184,9 @@ class Collection:
         """Under which an answer is kept: all that decides it, the rows as they are now among that."""
         moves = 0 if self.tier is None else (await self.tier.catalogue.view()).moves
         asks = (asked.text, asked.k, asked.mode, asked.where, asked.weights, tiers and sorted(set(tiers)))
-        return key_of(self.name, store.table, *await store.stamp(), moves, *asks)
+        card = self._embedder.card
+        before = [] if card is None else [*card.prompts.values()]
+        return key_of(self.name, store.table, *await store.stamp(), moves, *asks, *before)
 
     def read(self, hits: Sequence[Hit]) -> None:
         """Hear which chunks somebody was shown: documents that nobody reads may move to cold storage."""
@@ -373,7 +377,7 @@ class Collection:
         parts = [text]
         if len(text.encode()) > counter.room:  # no tokenizer makes more tokens than bytes
             parts = await asyncio.to_thread(_readable, text, counter)
-        found = await embedder.embed(parts)
+        found = await embedder.embed(parts, "query")
         return Embedded(_unit(found.vectors.mean(axis=0)), found.tokens)
 
 

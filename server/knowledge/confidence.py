@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from server.errors import HearthError
 from server.knowledge.counting import Counter
 from server.knowledge.fuse import spans, weights_of
+from server.models.prompts import Side
 
 if TYPE_CHECKING:
     from server.knowledge.reading import Reading
@@ -78,7 +79,7 @@ class Asking:
 
     store: "Reading"
     table: str
-    embed: Callable[[Sequence[str]], Awaitable[NDArray[np.float32]]]
+    embed: Callable[[Sequence[str], Side], Awaitable[NDArray[np.float32]]]
     counter: Counter
 
 
@@ -142,15 +143,15 @@ class SelfTest:
 
 
 async def measured(asking: Asking, chunks: int) -> Confidence:
-    """Ask both legs for some dozens of pieces: one call of `embed`, and under a second of searching."""
+    """Ask both legs for some dozens of pieces: two calls of `embed`, and under a second of searching."""
     sampled = await asking.store.sample(2 * _QUERIES) if chunks >= _LEAST else []
     asked = await asyncio.to_thread(_cut, sampled, asking.counter)
     if len(asked) < _LEAST:
         return Confidence(asking.table, chunks, 1.0, 1.0, _WAY)
     pieces, rests = [piece for piece, _ in asked], [rest for _, rest in asked]
-    vectors = await asking.embed(pieces + rests)
+    wanted, held = await asking.embed(pieces, "query"), await asking.embed(rests, "document")
     by_text = await asking.store.scores_among(rests, pieces)
-    by_vector = vectors[: len(asked)] @ vectors[len(asked) :].T
+    by_vector = wanted @ held.T
     return Confidence(asking.table, chunks, _beyond_chance(by_vector), _beyond_chance(by_text), _WAY)
 
 

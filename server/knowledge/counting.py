@@ -7,6 +7,8 @@ from server.knowledge.splitter import Count
 from server.models.engine import Card
 
 _CHARACTERS_PER_TOKEN = 4
+_SEAM = 2
+"""Tokens that may come where a prompt and a text meet."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +35,10 @@ def counter(card: Card) -> Counter:
     def count(texts: Sequence[str]) -> list[int]:
         return [len(found) for found in tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)]
 
-    return Counter(count, card.context - tokenizer.num_special_tokens_to_add(False))
+    room = card.context - tokenizer.num_special_tokens_to_add(False)
+    if card.prompts:
+        room -= max(count([*card.prompts.values()])) + _SEAM
+    return Counter(count, room)
 
 
 def estimate(texts: Sequence[str]) -> list[int]:

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from server.models.engine import Card
+from server.models.prompts import Side
 
 
 class Embeddings(Protocol):
@@ -21,7 +22,10 @@ class Embeddings(Protocol):
 
 
 class Embedder(Protocol):
-    """`card` is None until the weights are loaded; `embed` waits for them or raises a HearthError."""
+    """`card` is None until the weights are loaded; `embed` waits for them or raises a HearthError.
+
+    `side` says whether the inputs are looked for or looked through: some models want other words before either.
+    """
 
     @property
     def name(self) -> str: ...
@@ -29,7 +33,7 @@ class Embedder(Protocol):
     @property
     def card(self) -> Card | None: ...
 
-    async def embed(self, inputs: Sequence[str]) -> Embeddings: ...
+    async def embed(self, inputs: Sequence[str], side: Side) -> Embeddings: ...
 
 
 class Loading(Embedder, Protocol):
@@ -57,7 +61,7 @@ class Blank:
     def __init__(self, dimension: int) -> None:
         self._dimension = dimension
 
-    async def embed(self, inputs: Sequence[str]) -> Filled:
+    async def embed(self, inputs: Sequence[str], side: Side) -> Filled:
         vectors = np.zeros((len(inputs), self._dimension), np.float32)
         vectors[:, 0] = 1  # of unit length, as every row's vector is
         return Filled(vectors)

@@ -1,4 +1,7 @@
-"""Documents that clients put at the same time, brought in together: one commit for all, and an answer for each."""
+"""Documents that clients put at the same time, brought in together: one commit for all, and an answer for each.
+
+While one group is written the next is cut and embedded, which needs no lock.
+"""
 
 import asyncio
 import time
@@ -6,17 +9,21 @@ from collections.abc import Callable, Coroutine, Sequence
 from contextvars import Context, copy_context
 from dataclasses import dataclass, field
 from itertools import takewhile
-from typing import Any
+from typing import Any, TypeVar
 
 from config.knowledge import ChunkSpec
 from server.errors import HearthError, KnowledgeUnavailable
 from server.knowledge.document import Document
+from server.knowledge.ingest import Ahead
 from server.knowledge.report import IngestReport
 from server.models.caller import CALLER
 
-Bring = Callable[[Sequence[Document], ChunkSpec | None], Coroutine[Any, Any, IngestReport]]
+Prepare = Callable[[Sequence[Document], ChunkSpec | None], Coroutine[Any, Any, Ahead | None]]
+"""Makes of documents what can be made without the turn to write. Raises HearthError."""
+Bring = Callable[[Sequence[Document], ChunkSpec | None, Ahead | None], Coroutine[Any, Any, IngestReport]]
 """Makes documents searchable, each in place of the one with its id. Raises HearthError."""
 
+T = TypeVar("T")
 _MOST_TOGETHER = 256
 _LONG_S = 10.0
 """A fault that took so long is one of a lock or a deadline, and not waited for again by each."""
@@ -35,16 +42,18 @@ class _Put:
 
 
 class GroupCommit:
-    """Brings in what was put, in its order. Nobody waits for others to come: what comes during a commit is the next.
+    """Brings in what was put, in its order. Nobody waits for others to come: what comes meanwhile is the next group.
 
-    `turn` is held while `bring` runs: what comes while others hold it goes together too.
+    `turn` is held while `bring` runs, and not while `prepare` does, which is a group ahead.
     """
 
-    def __init__(self, turn: asyncio.Lock, bring: Bring) -> None:
+    def __init__(self, turn: asyncio.Lock, prepare: Prepare, bring: Bring) -> None:
         self._turn = turn
+        self._prepare = prepare
         self._bring = bring
         self._waiting: list[_Put] = []
-        self._running: asyncio.Task[None] | None = None
+        self._preparing: asyncio.Task[None] | None = None
+        self._committing: asyncio.Task[None] | None = None
 
     async def put(self, documents: Sequence[Document], chunk: ChunkSpec | None) -> IngestReport:
         """Returns once they are searchable; the report is of all that went together.
@@ -54,8 +63,8 @@ class GroupCommit:
         """
         mine = _Put(documents, chunk)
         self._waiting.append(mine)
-        if self._running is None:
-            self._running = asyncio.create_task(self._run(), name="group commit")
+        if self._preparing is None:
+            self._preparing = asyncio.create_task(self._run(), name="group commit")
         try:
             return await mine.answer
         finally:
@@ -63,19 +72,40 @@ class GroupCommit:
                 self._waiting.remove(mine)
 
     async def close(self) -> None:
-        """Let the commit end that has begun; who waits for the next is told that there is none."""
+        """Let the commits end that have begun; who waits for the next is told that there is none."""
         _fail(self._waiting, KnowledgeUnavailable("The collection is being closed.", retry_after=2))
         self._waiting.clear()
-        if self._running is not None:
-            await asyncio.wait([self._running])
+        if self._preparing is not None:
+            await asyncio.wait([self._preparing])
+        if self._committing is not None:
+            await asyncio.wait([self._committing])
 
     async def _run(self) -> None:
         try:
             while self._waiting:
-                async with self._turn:
-                    await self._commit(self._next())
+                group = self._next()
+                ahead = await self._prepared(group)
+                if self._committing is not None:
+                    await asyncio.wait([self._committing])
+                self._committing = asyncio.create_task(self._in_turn(group, ahead), name="group commit, writing")
         finally:
-            self._running = None
+            self._preparing = None
+
+    async def _prepared(self, group: Sequence[_Put]) -> Ahead | None:
+        """None where it failed: bringing them in finds out once more, and which of them is at fault."""
+        documents = [each for put in group for each in put.documents]
+        try:
+            return await _as_asked(group[0], self._prepare(documents, group[0].chunk))
+        except (HearthError, OSError, ValueError, RuntimeError):
+            return None
+        except BaseException as error:
+            _fail(group, error)
+            raise
+
+    async def _in_turn(self, group: Sequence[_Put], ahead: Ahead | None) -> None:
+        async with self._turn:
+            if here := [put for put in group if not put.answer.done()]:
+                await self._commit(here, ahead)
 
     def _next(self) -> list[_Put]:
         """From the front, as many as go together and name no document twice."""
@@ -93,17 +123,16 @@ class GroupCommit:
         del self._waiting[: len(group)]
         return group
 
-    async def _commit(self, group: Sequence[_Put]) -> None:
-        if not group:
-            return
+    async def _commit(self, group: Sequence[_Put], ahead: Ahead | None) -> None:
         began = time.monotonic()
         try:
-            report = await self._brought(group)
+            documents = [each for put in group for each in put.documents]
+            report = await _as_asked(group[0], self._bring(documents, group[0].chunk, ahead))
         except HearthError as error:
             if len(group) > 1 and time.monotonic() - began < _LONG_S:
                 # One of them may be at fault for all: each once more by itself.
                 for put in group:
-                    await self._commit([put])
+                    await self._commit([put], ahead)
             else:
                 _fail(group, error)
         except BaseException as error:
@@ -114,10 +143,10 @@ class GroupCommit:
                 if not put.answer.done():
                     put.answer.set_result(report)
 
-    async def _brought(self, group: Sequence[_Put]) -> IngestReport:
-        documents = [each for put in group for each in put.documents]
-        # In the context of who asked, whose limits count what is embedded.
-        return await asyncio.create_task(self._bring(documents, group[0].chunk), context=group[0].context)
+
+async def _as_asked(put: _Put, what: Coroutine[Any, Any, T]) -> T:
+    """In the context of who asked, whose limits count what is embedded."""
+    return await asyncio.create_task(what, context=put.context)
 
 
 def _fail(group: Sequence[_Put], error: BaseException) -> None:

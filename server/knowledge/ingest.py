@@ -23,7 +23,7 @@ from server.knowledge.licences import Licences
 from server.knowledge.record import Speed
 from server.knowledge.report import Advance, IngestReport, Progress, Skipped
 from server.knowledge.sources.files import FoundFile
-from server.knowledge.splitter import Limits, split
+from server.knowledge.splitter import Limits, split, whole
 from server.knowledge.stored import Cut, Stored
 
 if TYPE_CHECKING:
@@ -50,6 +50,8 @@ class Cutter:
     licences: Licences
 
     def cut(self, document: Document) -> list[Chunk]:
+        if document.vector is not None:
+            return whole(document, self.counter.count)
         return split(document, self.limits, self.counter.count)
 
     def cut_all(self, documents: Sequence[Document]) -> list[list[Chunk]]:
@@ -68,6 +70,35 @@ class Cutter:
         reason = self.licences.refusal(licence)
         if reason is not None:
             raise NotLicensed(reason)
+
+
+@dataclass(frozen=True)
+class Ahead:
+    """What documents become, by id, made before their turn to be written: while others are written."""
+
+    embedder: Embedder
+    limits: Limits
+    chunks: Mapping[str, list[Chunk]]
+    vectors: Mapping[str, NDArray[np.float32]]
+    """float32 [chunks, dimension]; of documents that brought one of their own there is none."""
+    speed: Speed
+
+    @classmethod
+    async def of(cls, documents: Sequence[Document], cutter: Cutter, embedder: Embedder) -> "Ahead":
+        """Raises what the model raises."""
+        cut = await asyncio.to_thread(cutter.cut_all, documents)
+        chunks = {document.id: part for document, part in zip(documents, cut, strict=True)}
+        own = [document.id for document in documents if document.vector is None and chunks[document.id]]
+        texts = [chunk.indexed for each in own for chunk in chunks[each]]
+        found, speed = await _embedded(embedder, texts)
+        borders = np.cumsum([len(chunks[each]) for each in own])[:-1]
+        vectors = dict(zip(own, np.split(found, borders), strict=True)) if own else {}
+        return cls(embedder, cutter.limits, chunks, vectors, speed)
+
+    def fits(self, embedder: Embedder, cutter: Cutter, dimension: int) -> bool:
+        """Whether these would be made alike now, for a table of this dimension."""
+        sizes = {vectors.shape[1] for vectors in self.vectors.values()}
+        return self.embedder is embedder and self.limits == cutter.limits and sizes <= {dimension}
 
 
 class Ingest:
@@ -91,7 +122,9 @@ class Ingest:
         self._skipped: list[Skipped] = []
         self._chunks = 0
         self._tokens = 0
+        self._embedded = 0
         self._embedding = 0.0
+        self._ahead: dict[str, NDArray[np.float32]] = {}
         self._started = time.perf_counter()
 
     async def files(self, found: Sequence[tuple[FoundFile, str]], progress: Progress | None) -> None:
@@ -105,17 +138,28 @@ class Ingest:
                 progress(Advance(n, len(found), done, sum(sizes), self._chunks))
         await self.finish()
 
-    async def add(self, documents: Sequence[Document]) -> None:
-        """Take in those whose licence allows it; `finish` after the last."""
+    async def add(self, documents: Sequence[Document], ahead: Ahead | None = None) -> None:
+        """Take in those whose licence allows it; `finish` after the last.
+
+        What was made `ahead` is not made again, where it was made as it would be now.
+        """
         allowed = []
         for document in map(self._cutter.licences.applied, documents):
             if reason := self._cutter.licences.refusal(document.licence):
                 await self._refuse(document.id, document.uri, reason)
             else:
                 allowed.append(document)
+        made: dict[str, list[Chunk]] = {}
+        if ahead is not None and ahead.fits(self._embedder, self._cutter, self._store.dimension):
+            made |= ahead.chunks
+            self._ahead |= ahead.vectors
+            self._spend(ahead.speed)
         # Together: handing a short text to a thread takes longer than cutting it.
-        for document, chunks in zip(allowed, await asyncio.to_thread(self._cutter.cut_all, allowed), strict=True):
-            await self._add(document, chunks)
+        rest = [document for document in allowed if document.id not in made]
+        cut = await asyncio.to_thread(self._cutter.cut_all, rest) if rest else []
+        made |= {document.id: chunks for document, chunks in zip(rest, cut, strict=True)}
+        for document in allowed:
+            await self._add(document, made[document.id])
 
     async def finish(self) -> None:
         """Write what still waits for its batch to fill."""
@@ -162,7 +206,7 @@ class Ingest:
     @property
     def speed(self) -> Speed:
         """What was embedded so far."""
-        return Speed(self._chunks, self._tokens, self._embedding)
+        return Speed(self._embedded, self._tokens, self._embedding)
 
     async def _file(self, file: FoundFile, source: str) -> None:
         stored = self.known.get(document_id(file.path))
@@ -196,11 +240,9 @@ class Ingest:
         batch, self._waiting = self._waiting, []
         if not batch:
             return
-        vectors = await self._vectors([chunk.indexed for _, chunks in batch for chunk in chunks])
-        borders = np.cumsum([len(chunks) for _, chunks in batch])[:-1]
-        parts = np.split(vectors, borders)
-        whole = [Cut(self._kept(document), chunks, part) for (document, chunks), part in zip(batch, parts, strict=True)]
-        cuts = [cut for cut in whole if not self._is_flawed(cut)]
+        parts = await self._of_each(batch)
+        made = [Cut(self._kept(document), chunks, part) for (document, chunks), part in zip(batch, parts, strict=True)]
+        cuts = [cut for cut in made if not self._is_flawed(cut)]
         await self._store.replace([cut for cut in cuts if cut.chunks or cut.document.id in self.known])
         for cut in cuts:
             self._note(cut)
@@ -219,19 +261,36 @@ class Ingest:
             self._skipped.append(Skipped(cut.document.uri, flaw))
         return flaw is not None
 
+    async def _of_each(self, batch: Sequence[tuple[Document, list[Chunk]]]) -> list[NDArray[np.float32]]:
+        """Of each document the vectors of its chunks: the one it came with, else the model's."""
+        ahead = {document.id: self._ahead.pop(document.id) for document, _ in batch if document.id in self._ahead}
+        own = [pair for pair in batch if pair[0].vector is None and pair[0].id not in ahead]
+        vectors, at = await self._vectors([chunk.indexed for _, chunks in own for chunk in chunks]), 0
+        parts = []
+        for document, chunks in batch:
+            if document.vector is not None:
+                parts.append(document.vector[None][: len(chunks)])
+            elif document.id in ahead:
+                parts.append(ahead[document.id])
+            else:
+                parts.append(vectors[at : at + len(chunks)])
+                at += len(chunks)
+        return parts
+
     async def _vectors(self, texts: Sequence[str]) -> NDArray[np.float32]:
-        parts = [np.empty((0, self._store.dimension), np.float32)]
-        started = time.perf_counter()
-        for at in range(0, len(texts), _BATCH):
-            found = await self._embedder.embed(texts[at : at + _BATCH])
-            if found.vectors.shape[1:] != (self._store.dimension,):
-                size = "x".join(map(str, found.vectors.shape[1:]))
-                wanted = self._store.dimension
-                raise ValueError(f"model {self._embedder.name} gave vectors of {size} numbers, here are {wanted}")
-            parts.append(found.vectors)
-            self._tokens += found.tokens
-        self._embedding += time.perf_counter() - started
-        return np.concatenate(parts)
+        if not texts:
+            return np.empty((0, self._store.dimension), np.float32)
+        found, spent = await _embedded(self._embedder, texts)
+        self._spend(spent)
+        if found.shape[1] != self._store.dimension:
+            wanted = self._store.dimension
+            raise ValueError(f"model {self._embedder.name} gave vectors of {found.shape[1]} numbers, here are {wanted}")
+        return found
+
+    def _spend(self, speed: Speed) -> None:
+        self._embedded += speed.chunks
+        self._tokens += speed.tokens
+        self._embedding += speed.seconds
 
     def _note(self, cut: Cut) -> None:
         uri, was_known = cut.document.uri, cut.document.id in self.known
@@ -245,6 +304,18 @@ class Ingest:
         else:
             self._uris["updated" if was_known else "added"].append(uri)
             self._bytes[uri] = cut.bytes
+
+
+async def _embedded(embedder: Embedder, texts: Sequence[str]) -> tuple[NDArray[np.float32], Speed]:
+    """Vectors float32 [texts, dimension]; none, of no size, where there are no texts."""
+    started, tokens = time.perf_counter(), 0
+    parts = []
+    for at in range(0, len(texts), _BATCH):
+        found = await embedder.embed(texts[at : at + _BATCH], "document")
+        parts.append(found.vectors)
+        tokens += found.tokens
+    vectors = np.concatenate(parts) if parts else np.empty((0, 0), np.float32)
+    return vectors, Speed(len(texts), tokens, time.perf_counter() - started)
 
 
 def _sizes(found: Sequence[tuple[FoundFile, str]]) -> list[int]:

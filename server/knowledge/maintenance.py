@@ -6,12 +6,15 @@ space alone.
 
 import asyncio
 import logging
+import math
 import time
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Protocol
+
+from server.knowledge.optimizer import Optimizer
 
 log = logging.getLogger(__name__)
 
@@ -23,6 +26,8 @@ _GARBAGE_SHARE, _GARBAGE_FLOOR = 0.2, 2 * 1024**2
 _SHARE_OF_TIME = 5
 """After a pass rests follow that are this many times as long."""
 _SHORTEST_REST = 0.25
+_LARGE, _BUSY_S = 2000, 10.0
+"""A pass over so many rows, or so soon after another, is worth a process of its own."""
 _LAST_PASS = 5.0
 _SMALL, _TAIL = 8, 4
 """A small fragment has less than an eighth of the rows, small ones together at most a quarter."""
@@ -67,20 +72,26 @@ class Kept(Protocol):
         """Whether an index is due."""
         ...
 
-    async def compact(self, retention: timedelta) -> None:
-        """Join small fragments, make and refresh indices, remove versions that are older and not leased."""
+    async def compact(self, retention: timedelta, optimizer: Optimizer | None = None) -> None:
+        """Join small fragments, make and refresh indices, remove versions that are older and not leased.
+
+        With an `optimizer`, its process does what takes long.
+        """
         ...
 
 
 class Maintenance:
     """A task of its own beside searches and writes, and the last measure and fault for whoever asks."""
 
-    def __init__(self, table: Kept, name: str) -> None:
+    def __init__(self, table: Kept, name: str, optimizer: Optimizer | None = None) -> None:
+        """`optimizer` takes what takes long, where the table is large or is written to again and again."""
         self.measure = Measure()
         self.error: str | None = None
         self.failures = 0
         self._table = table
         self._name = name
+        self._optimizer = optimizer
+        self._compacted = -math.inf
         self._written = asyncio.Event()
         self._written.set()  # look once at what others left
         self._stopped = asyncio.Event()
@@ -117,7 +128,8 @@ class Maintenance:
         try:
             self.measure = await self._table.measure()
             if self.measure.is_slow or self.measure.is_bloated or await self._table.lacks_index():
-                await self._table.compact(self.measure.retention)
+                await self._table.compact(self.measure.retention, self._elsewhere())
+                self._compacted = time.monotonic()
                 self.measure = await self._table.measure()
             self.error = None
         except _FAULTS as error:
@@ -126,13 +138,20 @@ class Maintenance:
             self.error = f"maintenance failed: {error}"
             log.warning("collection %s: %s", self._name, self.error)
 
+    def _elsewhere(self) -> Optimizer | None:
+        """Who does the next pass, if not this process: to start another for a small one would not be worth it."""
+        is_busy = time.monotonic() - self._compacted < _BUSY_S
+        return self._optimizer if (is_busy or self.measure.rows >= _LARGE) and not self._stopped.is_set() else None
+
     async def _run(self) -> None:
         while not self._stopped.is_set():
             started = time.monotonic()
+            disturbs = self._elsewhere() is None
             await self.keep()
             # Bloat that was too young to be removed is looked at again once it is old enough.
             again = _PRESSED_RETENTION.total_seconds() + 1 if self.measure.is_bloated or self.error else None
-            await _first(self._stopped, max(_SHORTEST_REST, _SHARE_OF_TIME * (time.monotonic() - started)))
+            rest = (time.monotonic() - started) * (_SHARE_OF_TIME if disturbs else 1)
+            await _first(self._stopped, max(_SHORTEST_REST, rest))
             await _first(self._written, again)
 
 

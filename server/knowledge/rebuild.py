@@ -16,13 +16,17 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+from numpy.typing import NDArray
+
 from config.knowledge import ChunkSpec
 from server.errors import ServiceError
 from server.knowledge.attributes import fitting
-from server.knowledge.document import Document, Unreadable, document_id
+from server.knowledge.document import GIVEN, Document, Unreadable, document_id
 from server.knowledge.extract import extract, fingerprint
 from server.knowledge.ingest import Ingest
 from server.knowledge.licences import Licences
+from server.knowledge.optimizer import Optimizer
 from server.knowledge.record import Speed
 from server.knowledge.report import Rebuilding
 from server.knowledge.stored import Stored
@@ -56,13 +60,23 @@ async def as_the_recipe_says() -> Mapping[str, ChunkSpec]:
 class Rebuild:
     """One new table, from its first document to the switch. One task runs it; `take` belongs into a turn."""
 
-    def __init__(self, old: "Store", new: "Store", into: Into, licences: Licences, cut_as: CutAs, reason: str) -> None:
+    def __init__(
+        self,
+        old: "Store",
+        new: "Store",
+        into: Into,
+        licences: Licences,
+        cut_as: CutAs,
+        reason: str,
+        optimizer: Optimizer | None = None,
+    ) -> None:
         self.new = new
         self._old = old
         self._into = into
         self._licences = licences
         self._cut_as = cut_as
         self._reason = reason
+        self._optimizer = optimizer
         self._left = self._documents = self._chunks = self._tokens = self._commits = 0
         self._embedding = 0.0
         self._together = 1
@@ -100,11 +114,11 @@ class Rebuild:
                     self._pace(time.monotonic() - began)
                 if self._commits >= _COMMITS:
                     self._commits = 0
-                    await self.new.compact(_RETENTION)
+                    await self.new.compact(_RETENTION, self._optimizer)
                 self._tell()
             if await self._differing():
                 continue
-            await self.new.compact(_RETENTION)
+            await self.new.compact(_RETENTION, self._optimizer)
             async with last():
                 if not await self._differing():
                     await switch()
@@ -171,7 +185,15 @@ class Rebuild:
         held = await self._old.held(stored.id)
         if held is None:
             return None
-        return replace(held.document, attributes=fitting(held.document.attributes, self.new.types))
+        vector = await self._given(stored)
+        return replace(held.document, attributes=fitting(held.document.attributes, self.new.types), vector=vector)
+
+    async def _given(self, stored: Stored) -> NDArray[np.float32] | None:
+        """The vector that came with a document, as long as it is of the same model; None where the model has to."""
+        if not stored.hash.startswith(GIVEN) or not self._old.shape.has_model_of(self.new.shape):
+            return None
+        rows = await self._old.whole([stored.id])
+        return np.array(rows["vector"][0].as_py(), np.float32) if rows.num_rows == 1 else None
 
     def _extracted(self, path: Path, stored: Stored) -> Document:
         """Raises Unreadable."""

@@ -23,9 +23,11 @@ from server.knowledge.counting import Counter, counter
 from server.knowledge.embedder import Blank, Embedder
 from server.knowledge.lock import InUse
 from server.knowledge.maintenance import Maintenance
+from server.knowledge.optimizer import Optimizer
 from server.knowledge.rebuild import CutAs, Into, Rebuild, Turn, as_the_recipe_says
 from server.knowledge.record import MadeWith, Speed
 from server.knowledge.report import Rebuilding, Upkeep
+from server.models.prompts import Side
 
 if TYPE_CHECKING:
     from server.knowledge.attributes import Types
@@ -52,13 +54,24 @@ REBUILD = "rebuild"
 class Serving:
     """One collection's. `open` first, `close` last. Faults of the store are LanceDB's."""
 
-    def __init__(self, name: str, embedder: Embedder, others: Sequence[Embedder], folder: Path) -> None:
-        """`others` are models that may be loaded too: one of them may be that of an older table."""
+    def __init__(
+        self,
+        name: str,
+        embedder: Embedder,
+        others: Sequence[Embedder],
+        folder: Path,
+        optimizer: Optimizer | None = None,
+    ) -> None:
+        """`others` are models that may be loaded too: one of them may be that of an older table.
+
+        `optimizer` has a process for the upkeep that takes long.
+        """
         self.name = name
         self.cut_as: CutAs = as_the_recipe_says
         self._embedder = embedder
         self._others = others
         self._folder = folder
+        self._optimizer = optimizer
         self._tables: Tables | None = None
         self._opened: Opened | None = None
         self._rebuild: Rebuild | None = None
@@ -240,7 +253,9 @@ class Serving:
         new = await tables.building(old)
         # Under the turn, so that no write of this process is half done for the old table alone.
         async with turn:
-            rebuild = self._rebuild = Rebuild(old.store, new.store, into, licences, self.cut_as, await self._reason())
+            reason = await self._reason()
+            rebuild = Rebuild(old.store, new.store, into, licences, self.cut_as, reason, self._optimizer)
+            self._rebuild = rebuild
         switched = False
 
         async def switch() -> None:
@@ -291,7 +306,7 @@ class Serving:
         """Read and keep this table from now on; the one before is closed once its last reader has left."""
         before, kept_by, test = self._opened, self._maintenance, self._self_test
         self._opened = opened
-        self._maintenance = Maintenance(opened.store, self.name)
+        self._maintenance = Maintenance(opened.store, self.name, self._optimizer)
         self._maintenance.start()
         self._self_test = SelfTest(self._folder)
         if (embedder := self.embedder()) is not None:
@@ -329,12 +344,12 @@ class Serving:
 
 def _vectors(
     embedder: Embedder, is_awaited: Callable[[], bool]
-) -> Callable[[Sequence[str]], Awaitable[NDArray[np.float32]]]:
-    async def embed(texts: Sequence[str]) -> NDArray[np.float32]:
+) -> Callable[[Sequence[str], Side], Awaitable[NDArray[np.float32]]]:
+    async def embed(texts: Sequence[str], side: Side) -> NDArray[np.float32]:
         parts = []
         for at in range(0, len(texts), _ASIDE):
             began = time.monotonic()
-            parts.append((await embedder.embed(texts[at : at + _ASIDE])).vectors)
+            parts.append((await embedder.embed(texts[at : at + _ASIDE], side)).vectors)
             if not is_awaited():
                 await asyncio.sleep(time.monotonic() - began)  # half of the model is for others
         return np.concatenate(parts)

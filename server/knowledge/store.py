@@ -25,8 +25,10 @@ from server.knowledge.hot import Hot
 from server.knowledge.leases import Leases
 from server.knowledge.lock import InUse, WriteLock
 from server.knowledge.maintenance import Measure, tail
+from server.knowledge.newest import Newest
+from server.knowledge.optimizer import Optimizer
 from server.knowledge.reading import Reading, among
-from server.knowledge.rows import digests, rows
+from server.knowledge.rows import digests, fitted, rows
 from server.knowledge.shape import Shape, connected, created, free_name, shape_of, tables
 from server.knowledge.snapshot import Snapshot
 from server.knowledge.stored import Cut, Stored
@@ -35,7 +37,8 @@ from server.knowledge.written import NOTHING, Written
 
 _HOT = 512 * 1024**2
 _IDS_PER_DELETE = 500
-_JOINED_ROWS = 16_384
+_JOINED_ROWS, _JOINED_BYTES, _JOINED_ROW_BYTES = 16_384, 64 * 1024**2, 2048
+"""What is joined at once: rows, bytes, and the bytes of a row beside its vector."""
 _REMEMBERED = 200_000
 """Rows of a table whose ids are read at the first write: of a larger one that would take longer than asking it."""
 _INLINE_ROWS = 256
@@ -62,6 +65,7 @@ class Store(Reading):
         self._filtered: dict[str, str] = {}
         self._written: Written | None = None
         self._hot = Hot(self._leases.of, self._hit_columns(), hot)
+        self._newest = Newest(folder / f"{table.name}.lance" / "_versions", super().version)
 
     @classmethod
     async def open(cls, folder: Path, shape: Shape, *, hot: int = _HOT, language: str = AUTO) -> "Store":
@@ -103,6 +107,10 @@ class Store(Reading):
         self._connection.close()
         if self._mark is not None:
             self._mark.let_go()
+
+    async def version(self) -> int:
+        """As of every reading; where nobody wrote since it was last asked, it costs microseconds."""
+        return await self._newest.version()
 
     async def stamp(self) -> tuple[int, str]:
         """The newest version and when it was made, which tells copies of a table apart that went on by themselves."""
@@ -203,7 +211,7 @@ class Store(Reading):
         """
         if not cuts:
             return
-        data = await asyncio.to_thread(self._rows, cuts)
+        data = await asyncio.to_thread(self._rows, cuts, await self.names())
         ids = [cut.document.id for cut in cuts]
         async with self._writing():
             is_here, written = await self._may_have(ids), self._written
@@ -236,6 +244,7 @@ class Store(Reading):
 
     async def bring(self, data: pa.Table) -> list[str]:
         """Put in the rows of those documents that are not here in any version; the ids of those."""
+        data = await asyncio.to_thread(fitted, data, await self.names())
         async with self._writing():
             ids: list[Any] = pc.unique(data["document_id"]).to_pylist()
             there = await self.documents(ids)
@@ -273,7 +282,7 @@ class Store(Reading):
         )
 
     async def lacks_index(self) -> bool:
-        return bool(await self._due_indices()) or await self.lacks_words()
+        return bool(await self._due_indices(self._filtered)) or await self.lacks_words()
 
     async def lacks_words(self) -> bool:
         """Whether there are words, and their index is missing or in another language."""
@@ -284,18 +293,27 @@ class Store(Reading):
         found = await self._table.query().select(["token_count"]).to_arrow()
         return int(np.sum(found["token_count"].to_numpy()))
 
-    async def compact(self, retention: timedelta) -> None:
-        """Join small fragments, make and refresh indices, remove versions that are older and not leased."""
+    async def compact(self, retention: timedelta, optimizer: Optimizer | None = None) -> None:
+        """Join small fragments, make and refresh indices, remove versions that are older and not leased.
+
+        With an `optimizer`, its process does what takes long.
+        """
         commits = self._commits
         await self._words.revise()
-        for column, config in (await self._due_indices()).items():
-            await self._table.create_index(column, config=config)
         await self._join_tail()
-        await self._optimize(retention)
+        filtered = dict(self._filtered)
+        if optimizer is None or not await optimizer.optimize(self._folder, self.name, filtered, retention):
+            await self.optimize(retention, filtered)
         self._commits -= commits
 
-    async def _optimize(self, retention: timedelta) -> None:
-        """Once more where a write came between: LanceDB then leaves the table as that write made it."""
+    async def optimize(self, retention: timedelta, filtered: Mapping[str, str]) -> None:
+        """As `compact`, in this process and without what only the one that writes can do.
+
+        Of `filtered` are the columns that searches filtered by, with their types: some of them get an index.
+        """
+        for column, config in (await self._due_indices(filtered)).items():
+            await self._table.create_index(column, config=config)
+        # Once more where a write came between: LanceDB then leaves the table as that write made it.
         for left in reversed(range(_TRIES)):
             try:
                 await self._table.optimize(cleanup_older_than=await self._leases.clearing(retention))
@@ -304,11 +322,11 @@ class Store(Reading):
                 if _CONFLICT not in str(error) or not left:
                     raise
 
-    def _rows(self, cuts: Sequence[Cut]) -> pa.Table:
+    def _rows(self, cuts: Sequence[Cut], names: Sequence[str]) -> pa.Table:
         for cut in cuts:
             if flaw := cut.flaw(self.dimension):
                 raise ValueError(f"{cut.document.uri}: {flaw}")
-        return rows(cuts, self._types, self.dimension)
+        return fitted(rows(cuts, self._types, self.dimension), names)
 
     @asynccontextmanager
     async def _writing(self) -> AsyncIterator[None]:
@@ -331,24 +349,26 @@ class Store(Reading):
             return bool(await self._table.count_rows(among(ids)))
         return self._written.has_any(ids)
 
-    async def _due_indices(self) -> dict[str, Any]:
+    async def _due_indices(self, filtered: Mapping[str, str]) -> dict[str, Any]:
         made = index.kept(await self._table.list_indices())
-        return index.due(int(await self._table.count_rows()), made, self._filtered)
+        return index.due(int(await self._table.count_rows()), made, filtered)
 
     async def _join_tail(self) -> None:
-        """Write small fragments anew as one, a part at a time: nobody else writes while rows are in between."""
-        left = set(tail(Counter(_fragments(await self._addresses()).tolist())))
-        while left:
+        """Write small fragments anew as one, a part at a time: nobody else writes while rows are in between.
+
+        Of a large table a small fragment is large by itself, and LanceDB joins what it writes in memory, with a bound.
+        """
+        small = tail(Counter(_fragments(await self._addresses()).tolist()))
+        most = min(_JOINED_ROWS, _JOINED_BYTES // (self._vector_bytes + _JOINED_ROW_BYTES))
+        is_left = bool(small)
+        while is_left:
             async with self._writing():
                 addresses = await self._addresses()
-                of = _fragments(addresses)
-                sizes = Counter(of[np.isin(of, list(left))].tolist())
-                part = _first_part(sizes)
-                chosen = addresses[np.isin(of, part)].tolist()
-                if chosen:
-                    found = await self._table.take_row_ids(chosen).to_arrow()
+                there = np.sort(addresses[np.isin(_fragments(addresses), small)])
+                if len(there):
+                    found = await self._table.take_row_ids(there[:most].tolist()).to_arrow()
                     await self._table.merge_insert("id").when_matched_update_all().execute(found)
-            left = left & sizes.keys() - set(part)
+                is_left = len(there) > most
 
     async def _addresses(self) -> NDArray[np.uint64]:
         found = await self._table.query().select([]).with_row_id().to_arrow()
@@ -383,18 +403,6 @@ async def _shown(snapshot: Snapshot | None, places: pa.Table | None) -> pa.Table
 
 def _fragments(addresses: NDArray[np.uint64]) -> NDArray[np.int64]:
     return (addresses >> _FRAGMENT).astype(np.int64)
-
-
-def _first_part(sizes: Mapping[int, int]) -> list[int]:
-    """As many fragments as are read together, at least one."""
-    part: list[int] = []
-    taken = 0
-    for each, size in sizes.items():
-        if part and taken + size > _JOINED_ROWS:
-            break
-        part.append(each)
-        taken += size
-    return part
 
 
 def _on_disk(folder: Path) -> tuple[int, int]:

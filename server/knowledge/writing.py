@@ -15,7 +15,7 @@ from server.knowledge.attributes import Types, check, fitting
 from server.knowledge.document import AttributeValue, Document, Unreadable, document_id
 from server.knowledge.embedder import Embedder
 from server.knowledge.group_commit import GroupCommit
-from server.knowledge.ingest import Cutter, Ingest
+from server.knowledge.ingest import Ahead, Cutter, Ingest
 from server.knowledge.licences import Licences
 from server.knowledge.refused import SYNCED, Refused
 from server.knowledge.report import Applied, IngestReport, Progress, Skipped
@@ -57,7 +57,7 @@ class Writing:
         self._tier = tier
         self._turn = asyncio.Lock()
         self._licences = Licences.of(spec)
-        self._together = GroupCommit(self._turn, self._put)
+        self._together = GroupCommit(self._turn, self._ahead, self._put)
 
     async def upsert(self, documents: Sequence[Document], chunk: ChunkSpec | None = None) -> IngestReport:
         for document in documents:
@@ -69,13 +69,22 @@ class Writing:
             raise Conflict(f"`{report.declared[0]}` comes from a source of the recipe, which alone says what it holds.")
         return report
 
-    async def _put(self, documents: Sequence[Document], chunk: ChunkSpec | None) -> IngestReport:
+    async def _ahead(self, documents: Sequence[Document], chunk: ChunkSpec | None) -> Ahead | None:
+        """What `_put` will need of them; None where the table has no model just now."""
+        store, embedder = self._opened_store(), self._serving.embedder()
+        return (
+            None
+            if embedder is None
+            else await Ahead.of(documents, await self._cutter_of(store, chunk, embedder), embedder)
+        )
+
+    async def _put(self, documents: Sequence[Document], chunk: ChunkSpec | None, ahead: Ahead | None) -> IngestReport:
         """Documents that are allowed here; under the turn."""
         async with self._ingesting(chunk, ids=[document.id for document in documents]) as ingest:
             declared = {each for each, held in ingest.known.items() if held.is_declared}
             free = [document for document in documents if document.id not in declared]
             await self._take(free, chunk)
-            await ingest.add(free)
+            await ingest.add(free, ahead)
             await ingest.finish()
         return replace(ingest.report, declared=tuple(each.uri for each in documents if each.id in declared))
 
@@ -207,9 +216,7 @@ class Writing:
                 self.error = None
                 async with self._serving.writing() as store:
                     embedder = await self._serving.writer()
-                    made = store.shape.made
-                    cut = chunk or (self._spec.chunk if made is None else made.chunk)
-                    cutter = await self._cutter(cut, embedder)
+                    cutter = await self._cutter_of(store, chunk, embedder)
                     known = await store.known(ids)
                     if self._tier is not None:
                         known = await self._tier.known(ids) | known
@@ -243,6 +250,11 @@ class Writing:
         if (store := self._serving.store) is None:
             raise KnowledgeUnavailable(f"Collection {self._name} is not open.", retry_after=2)
         return store
+
+    async def _cutter_of(self, store: "Store", chunk: ChunkSpec | None, embedder: Embedder) -> Cutter:
+        """Cuts as is asked, else as the table's rows are cut."""
+        made = store.shape.made
+        return await self._cutter(chunk or (self._spec.chunk if made is None else made.chunk), embedder)
 
     async def _cutter(self, chunk: ChunkSpec, embedder: Embedder) -> Cutter:
         counter = await self._serving.counter(self._embedder if embedder.card is None else embedder)

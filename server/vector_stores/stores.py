@@ -17,6 +17,7 @@ from server.errors import Conflict, InvalidValue, KnowledgeUnavailable, NotFound
 from server.files import Files
 from server.knowledge import Collection, Shelf
 from server.knowledge.document import AttributeValue
+from server.knowledge.optimizer import Optimizer
 from server.models.served import Served
 from server.state import State
 from server.vector_stores.facts import Batch, Facts, Status, StoreFact, StoreFile, counts
@@ -72,22 +73,35 @@ class VectorStores:
     """Make it with `open`, which ends everything with the block. `shelves` are the recipe's, whose tasks it leaves."""
 
     def __init__(
-        self, state: State, files: Files, models: Mapping[str, Served], shelves: Mapping[str, Shelf], folder: Path
+        self,
+        state: State,
+        files: Files,
+        models: Mapping[str, Served],
+        shelves: Mapping[str, Shelf],
+        folder: Path,
+        optimizer: Optimizer,
     ) -> None:
         self._facts = Facts(state)
         self._files = files
         self._models = models
         self._shelves = shelves
         self._folder = folder
+        self._optimizer = optimizer
         self._lives: dict[str, _Life] = {}
 
     @classmethod
     @asynccontextmanager
     async def open(
-        cls, state: State, files: Files, models: Mapping[str, Served], shelves: Mapping[str, Shelf], folder: Path
+        cls,
+        state: State,
+        files: Files,
+        models: Mapping[str, Served],
+        shelves: Mapping[str, Shelf],
+        folder: Path,
+        optimizer: Optimizer,
     ) -> AsyncIterator["VectorStores"]:
         """Opens every store there is, and goes on with files that were not taken in yet; returns at once."""
-        stores = cls(state, files, models, shelves, folder)
+        stores = cls(state, files, models, shelves, folder, optimizer)
         try:
             await stores._start()
             yield stores
@@ -308,7 +322,8 @@ class VectorStores:
             return
         spec = CollectionSpec(embed=model.name, chunk=store.chunk or ChunkSpec())
         others = [each for each in self._models.values() if each.spec.task == "embed"]
-        collection = Collection(store.id, spec, model, self._folder / store.id, undeclared=True, others=others)
+        folder, optimizer = self._folder / store.id, self._optimizer
+        collection = Collection(store.id, spec, model, folder, undeclared=True, others=others, optimizer=optimizer)
         collection.cut_as(partial(self._asked_cuts, store.id))
         shelf = Shelf(store.id, collection, model)
         self._live(shelf, asyncio.create_task(shelf.keep()))

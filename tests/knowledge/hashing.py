@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from server.models.engine import Card
+from server.models.prompts import Side
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,7 @@ class HashEmbedder:
         self._dimension = dimension
         self._salt = salt
 
-    async def embed(self, inputs: Sequence[str]) -> HashedWords:
+    async def embed(self, inputs: Sequence[str], side: Side = "document") -> HashedWords:
         if self.fail_on is not None and any(self.fail_on in text for text in inputs):
             raise RuntimeError("the embedder broke")
         self.inputs += len(inputs)

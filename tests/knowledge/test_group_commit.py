@@ -1,6 +1,7 @@
 """Documents that are put at the same time: one commit, an answer for each, and nobody's fault is another's."""
 
 import asyncio
+from collections import Counter, defaultdict
 from collections.abc import Coroutine, Sequence
 from contextvars import copy_context
 from typing import Any
@@ -76,9 +77,9 @@ async def test_each_caller_pays_for_its_own(make: Make) -> None:
     payers: list[str] = []
 
     class Counting(HashEmbedder):
-        async def embed(self, inputs: Any) -> Any:
+        async def embed(self, inputs: Any, side: Any = "document") -> Any:
             payers.append(CALLER.get().name)
-            return await super().embed(inputs)
+            return await super().embed(inputs, side)
 
     def put(caller: Caller, each: str) -> "asyncio.Task[IngestReport]":
         context = copy_context()
@@ -102,3 +103,67 @@ async def test_who_leaves_before_the_commit_has_put_nothing(make: Make) -> None:
             await asyncio.wait([gone])
         await stays
         assert [each.id for each in await of.documents()] == ["stays"]
+
+
+class Held:
+    """A store's commits, which wait until they are let go."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.reached, self.free = asyncio.Event(), asyncio.Event()
+        replace = Store.replace
+
+        async def held(store: Store, cuts: Sequence[Cut]) -> None:
+            self.reached.set()
+            await self.free.wait()
+            await replace(store, cuts)
+
+        monkeypatch.setattr(Store, "replace", held)
+
+
+class Telling(HashEmbedder):
+    """Tells when it has embedded a text."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.done: dict[str, asyncio.Event] = defaultdict(asyncio.Event)
+        self.times: Counter[str] = Counter()
+
+    async def embed(self, inputs: Any, side: Any = "document") -> Any:
+        found = await super().embed(inputs, side)
+        for text in inputs:
+            self.times[text] += 1
+            self.done[text].set()
+        return found
+
+
+async def test_while_one_group_is_written_the_next_is_embedded_once(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    embedder = Telling()
+    async with make(embedder, glob=None) as of, asyncio.timeout(30):
+        held = Held(monkeypatch)
+        one = asyncio.create_task(of.upsert([note("one", "Apples.")]))
+        await held.reached.wait()
+        two = asyncio.create_task(of.upsert([note("two", "Bears.")]))
+        await embedder.done["Bears."].wait()
+        assert not one.done()
+        held.free.set()
+        assert [(await each).added for each in (one, two)] == [("one",), ("two",)]
+        assert embedder.times["Apples."] == embedder.times["Bears."] == 1
+        assert (await of.search("Bears.", k=1, mode="vector")).hits[0].document_id == "two"
+
+
+async def test_who_leaves_while_others_are_written_has_put_nothing(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    embedder = Telling()
+    async with make(embedder, glob=None) as of, asyncio.timeout(30):
+        held = Held(monkeypatch)
+        one = asyncio.create_task(of.upsert([note("one", "Apples.")]))
+        await held.reached.wait()
+        gone = asyncio.create_task(of.upsert([note("gone", "Gone.")]))
+        await embedder.done["Gone."].wait()
+        gone.cancel()
+        await asyncio.wait([gone])
+        held.free.set()
+        await one
+        await of.upsert([note("last", "Last.")])
+        assert [each.id for each in await of.documents()] == ["last", "one"]

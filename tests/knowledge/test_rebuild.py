@@ -1,10 +1,12 @@
 """A changed model or recipe: the old index serves, the new one is built beside it and takes its place whole."""
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from config.knowledge import ChunkSpec, CollectionSpec
@@ -12,6 +14,7 @@ from server.errors import KnowledgeUnavailable, ServiceError
 from server.knowledge import Collection, Document, parse_filter
 from server.knowledge.forecast import forecast
 from server.knowledge.record import MadeWith, Records
+from server.models.prompts import Side
 from tests.knowledge.hashing import HashedWords, HashEmbedder
 
 pytestmark = pytest.mark.anyio
@@ -30,11 +33,11 @@ class Slow(HashEmbedder):
         self.may_go_on = asyncio.Event()
         self.waits_for = ""
 
-    async def embed(self, inputs: list[str]) -> HashedWords:  # type: ignore[override]
+    async def embed(self, inputs: Sequence[str], side: Side = "document") -> HashedWords:
         if self.waits_for and any(self.waits_for in text for text in inputs):
             self.reached.set()
             await self.may_go_on.wait()
-        return await super().embed(inputs)
+        return await super().embed(inputs, side)
 
 
 def collection(
@@ -140,6 +143,28 @@ async def test_a_document_that_was_cut_as_its_sender_asked_is_cut_so_again(tmp_p
         after = {each: (await changed.document(each)).chunks for each in ("small", "usual")}  # type: ignore[union-attr]
     assert after == before
     assert after["small"] > 2 * after["usual"]
+
+
+async def test_a_vector_that_was_given_outlives_other_chunking_and_no_other_model(tmp_path: Path) -> None:
+    given = np.random.default_rng(4).normal(size=64).astype(np.float32)
+    text = "It says some words. " * 30
+
+    async def vectors(of: Collection) -> list[list[float]]:
+        hits = (await of.search("words", mode="text")).hits
+        return list((await of.vectors([hit.id for hit in hits])).values())
+
+    async with collection(tmp_path, HashEmbedder()) as old:
+        await old.push([replace(note("a", text), vector=given, hash="")], [])
+    async with collection(tmp_path, HashEmbedder(), SMALLER) as changed:
+        await changed.rebuild()
+        kept = await vectors(changed)
+        assert len(kept) == 1 and np.allclose(kept[0], given)
+    async with collection(tmp_path, HashEmbedder(salt="other"), SMALLER) as changed:
+        await changed.rebuild()
+        assert len(await vectors(changed)) > 1, "the new model read it in pieces"
+        report = await changed.push([replace(note("a", text), vector=-given, hash="")], [])
+        assert report.written == ("a",)
+        assert np.allclose(await vectors(changed), [-given])
 
 
 async def test_a_model_that_comes_back_before_the_new_index_is_whole_finds_everything(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import pytest
 from config.knowledge import ChunkSpec, CollectionSpec
 from server.files import Files
 from server.knowledge import Collection, Filter, Shelf, parse_filter
+from server.models.prompts import Side
 from server.state import State
 from server.vector_stores.facts import Batch, Facts, StoreFact, StoreFile
 from server.vector_stores.intake import Intake
@@ -34,10 +35,10 @@ class Gated(HashEmbedder):
     async def ready(self) -> None:
         return None
 
-    async def embed(self, inputs: Sequence[str]) -> HashedWords:
+    async def embed(self, inputs: Sequence[str], side: Side = "document") -> HashedWords:
         self.met.set()
         await self.open.wait()
-        return await super().embed(inputs)
+        return await super().embed(inputs, side)
 
 
 @dataclass

@@ -15,7 +15,7 @@ from server.knowledge.sources.stream import BATCH, IDLE_S, SourceLost
 
 _POLL_LIMIT_MS = 30 * 60 * 1000
 """How long one batch may take before the group gives its partitions away."""
-_FETCH_WAIT_MS = 50
+_FETCH_WAIT_MS = 20
 _SESSION_MS = 10_000
 """How long a member may be silent before the group takes it for dead."""
 _HEARTBEAT_MS = 500

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from config.knowledge import KafkaSource
 from server.knowledge.sources import kafka_stream
+from server.models.prompts import Side
 from tests.knowledge.hashing import HashedWords, HashEmbedder
 from tests.knowledge.sources.conftest import Followed, following
 
@@ -27,11 +28,11 @@ class Stuck(HashEmbedder):
         super().__init__()
         self.is_stuck = False
 
-    async def embed(self, inputs: Sequence[str]) -> HashedWords:
+    async def embed(self, inputs: Sequence[str], side: Side = "document") -> HashedWords:
         if any(ENDLESS in text for text in inputs):
             self.is_stuck = True
             await asyncio.Event().wait()
-        return await super().embed(inputs)
+        return await super().embed(inputs, side)
 
 
 async def main(brokers: str, topic: str, folder: str, session_ms: str) -> None:
