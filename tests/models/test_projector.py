@@ -97,7 +97,7 @@ def test_one_on_the_hub_is_fetched_with_its_model_and_copied_with_it(data: Path,
     assert choice.engine == "llamacpp"
     assert "images" in engine.load(lambda _: None).honours
     engine.close()
-    with groups(told, ["models"]) as (found, left_out):
+    with groups(told, ["models"], with_cold=False) as (found, left_out):
         assert ([group.name for group in found], left_out) == (["models/sees", "models/sees.projector"], ())
     show(told, out)
     assert "sees, projector" in out.file.getvalue()
