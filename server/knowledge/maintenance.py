@@ -72,10 +72,11 @@ class Kept(Protocol):
         """Whether an index is due."""
         ...
 
-    async def compact(self, retention: timedelta, optimizer: Optimizer | None = None) -> None:
+    async def compact(self, retention: timedelta, optimizer: Optimizer | None = None) -> float:
         """Join small fragments, make and refresh indices, remove versions that are older and not leased.
 
-        With an `optimizer`, its process does what takes long.
+        With an `optimizer`, its process does what takes long. Returns the seconds it took; of that process, those of
+        a processor.
         """
         ...
 
@@ -92,6 +93,7 @@ class Maintenance:
         self._name = name
         self._optimizer = optimizer
         self._compacted = -math.inf
+        self._took = 0.0
         self._written = asyncio.Event()
         self._written.set()  # look once at what others left
         self._stopped = asyncio.Event()
@@ -125,11 +127,14 @@ class Maintenance:
     async def keep(self) -> None:
         """One pass: measure, and act where it is due."""
         self._written.clear()
+        began, waited = time.monotonic(), 0.0
         try:
             self.measure = await self._table.measure()
             if self.measure.is_slow or self.measure.is_bloated or await self._table.lacks_index():
-                await self._table.compact(self.measure.retention, self._elsewhere())
+                acted = time.monotonic()
+                spent = await self._table.compact(self.measure.retention, self._elsewhere())
                 self._compacted = time.monotonic()
+                waited = self._compacted - acted - spent
                 self.measure = await self._table.measure()
             self.error = None
         except _FAULTS as error:
@@ -137,6 +142,7 @@ class Maintenance:
             self.failures += 1
             self.error = f"maintenance failed: {error}"
             log.warning("collection %s: %s", self._name, self.error)
+        self._took = time.monotonic() - began - waited
 
     def _elsewhere(self) -> Optimizer | None:
         """Who does the next pass, if not this process: to start another for a small one would not be worth it."""
@@ -145,13 +151,10 @@ class Maintenance:
 
     async def _run(self) -> None:
         while not self._stopped.is_set():
-            started = time.monotonic()
-            disturbs = self._elsewhere() is None
             await self.keep()
             # Bloat that was too young to be removed is looked at again once it is old enough.
             again = _PRESSED_RETENTION.total_seconds() + 1 if self.measure.is_bloated or self.error else None
-            rest = (time.monotonic() - started) * (_SHARE_OF_TIME if disturbs else 1)
-            await _first(self._stopped, max(_SHORTEST_REST, rest))
+            await _first(self._stopped, max(_SHORTEST_REST, _SHARE_OF_TIME * self._took))
             await _first(self._written, again)
 
 

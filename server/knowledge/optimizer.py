@@ -33,8 +33,9 @@ class Optimize(msgspec.Struct, frozen=True):
 
 
 class Optimized(msgspec.Struct, frozen=True):
-    """How it went; `fault` is None where it went well."""
+    """How it went: the seconds of a processor it took, and why it failed, where it did."""
 
+    seconds: float
     fault: str | None = None
 
 
@@ -58,8 +59,13 @@ class Optimizer:
         self._stop()
         await asyncio.gather(*self._stopping, return_exceptions=True)
 
-    async def optimize(self, folder: Path, table: str, filtered: Mapping[str, str], retention: timedelta) -> bool:
-        """As the store's own. False where there is no process to be had. Raises RuntimeError with the table's fault."""
+    async def optimize(
+        self, folder: Path, table: str, filtered: Mapping[str, str], retention: timedelta
+    ) -> float | None:
+        """As the store's own; returns the seconds of a processor it took, None where there is no process to be had.
+
+        Raises RuntimeError with the table's fault.
+        """
         asked = Optimize(str(folder), table, dict(filtered), retention.total_seconds())
         self._running += 1
         try:
@@ -68,15 +74,16 @@ class Optimizer:
                 answer = bodies[-1]
         except (WorkerUnavailable, TimeoutError, OSError) as error:
             log.warning("tables are kept by the gateway itself: the process for it did not start (%s)", error)
-            return False
+            return None
         except WorkerLost as error:
             raise RuntimeError(f"the process that keeps the table has ended: {error}") from error
         finally:
             self._running -= 1
             self._rest()
-        if (fault := msgspec.msgpack.decode(answer, type=Optimized).fault) is not None:
-            raise RuntimeError(fault)
-        return True
+        done = msgspec.msgpack.decode(answer, type=Optimized)
+        if done.fault is not None:
+            raise RuntimeError(done.fault)
+        return done.seconds
 
     async def _started(self) -> Worker:
         async with self._starting:

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import os
+import time
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
@@ -25,7 +26,7 @@ class Optimizing:
         return b""
 
     async def call(self, body: bytes, send: Callable[[bytes], None]) -> bytes:
-        asked = msgspec.msgpack.decode(body, type=Optimize)
+        asked, began, fault = msgspec.msgpack.decode(body, type=Optimize), time.process_time(), None
         try:
             store = await Store.named(Path(asked.folder), asked.table, hot=0)
             try:
@@ -33,8 +34,8 @@ class Optimizing:
             finally:
                 await store.close()
         except (OSError, ValueError, RuntimeError) as error:
-            return msgspec.msgpack.encode(Optimized(str(error)))
-        return msgspec.msgpack.encode(Optimized())
+            fault = str(error)
+        return msgspec.msgpack.encode(Optimized(time.process_time() - began, fault))
 
     async def lasting(self) -> None:
         await asyncio.Event().wait()

@@ -6,6 +6,7 @@ built to take another's place (`tables`): each has in its schema what its rows w
 
 import asyncio
 import os
+import time
 from collections import Counter
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -293,18 +294,22 @@ class Store(Reading):
         found = await self._table.query().select(["token_count"]).to_arrow()
         return int(np.sum(found["token_count"].to_numpy()))
 
-    async def compact(self, retention: timedelta, optimizer: Optimizer | None = None) -> None:
+    async def compact(self, retention: timedelta, optimizer: Optimizer | None = None) -> float:
         """Join small fragments, make and refresh indices, remove versions that are older and not leased.
 
-        With an `optimizer`, its process does what takes long.
+        With an `optimizer`, its process does what takes long. Returns the seconds it took; of that process, those of
+        a processor.
         """
-        commits = self._commits
+        commits, began, spent = self._commits, time.monotonic(), None
         await self._words.revise()
         await self._join_tail()
         filtered = dict(self._filtered)
-        if optimizer is None or not await optimizer.optimize(self._folder, self.name, filtered, retention):
+        if optimizer is not None:
+            spent = await optimizer.optimize(self._folder, self.name, filtered, retention)
+        if spent is None:
             await self.optimize(retention, filtered)
         self._commits -= commits
+        return time.monotonic() - began if spent is None else spent
 
     async def optimize(self, retention: timedelta, filtered: Mapping[str, str]) -> None:
         """As `compact`, in this process and without what only the one that writes can do.

@@ -148,11 +148,12 @@ class Broken:
     async def lacks_index(self) -> bool:
         return False
 
-    async def compact(self, retention: timedelta, optimizer: Optimizer | None = None) -> None:
+    async def compact(self, retention: timedelta, optimizer: Optimizer | None = None) -> float:
         self.elsewhere.append(optimizer is not None)
         if self.full:
             raise OSError("no space left on device")
         self.compacted.set()
+        return 0.0
 
 
 async def test_a_fault_is_counted_and_told_until_a_pass_succeeds(caplog: pytest.LogCaptureFixture) -> None:
@@ -213,12 +214,12 @@ async def test_the_process_does_what_takes_long_and_makes_way_for_others(tmp_pat
 async def test_a_process_that_dies_is_told_and_there_is_another(tmp_path: Path) -> None:
     store = await filled(tmp_path, 3)
     async with Optimizer() as optimizer:
-        assert await optimizer.optimize(tmp_path, store.name, {}, timedelta(hours=1))
+        assert await optimizer.optimize(tmp_path, store.name, {}, timedelta(hours=1)) is not None
         assert optimizer.worker is not None
         optimizer.worker.kill("it hung")
         with suppress(RuntimeError):  # lost with the process, or asked of the next one
             await optimizer.optimize(tmp_path, store.name, {}, timedelta(hours=1))
-        assert await optimizer.optimize(tmp_path, store.name, {}, timedelta(hours=1))
+        assert await optimizer.optimize(tmp_path, store.name, {}, timedelta(hours=1)) is not None
     await store.close()
 
 
