@@ -2,16 +2,20 @@
 
 import asyncio
 import contextlib
+import importlib
 import os
 import time
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from server.knowledge.optimizer import Optimize, Optimized
-from server.knowledge.store import Store
+
+if TYPE_CHECKING:
+    from server.knowledge.store import Store
 
 _NICENESS = 10
 """Of 19: a tenth of the processor is left to it where others want all."""
@@ -21,14 +25,18 @@ _AUTOGROUP = Path("/proc/self/autogroup")
 class Optimizing:
     """An AsyncService. Each call is one table's, and they run side by side."""
 
+    _store: "type[Store]"
+
     async def start(self, config: bytes, progress: Callable[[str], None]) -> bytes:
         _make_way()
+        # Brings LanceDB, which takes a second of a processor: only now, where that makes way too.
+        self._store = importlib.import_module("server.knowledge.store").Store
         return b""
 
     async def call(self, body: bytes, send: Callable[[bytes], None]) -> bytes:
         asked, began, fault = msgspec.msgpack.decode(body, type=Optimize), time.process_time(), None
         try:
-            store = await Store.named(Path(asked.folder), asked.table, hot=0)
+            store = await self._store.named(Path(asked.folder), asked.table, hot=0)
             try:
                 await store.optimize(timedelta(seconds=asked.retention), asked.filtered)
             finally:
