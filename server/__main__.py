@@ -220,7 +220,7 @@ def engines(context: click.Context, recipe: Path) -> None:
 
 
 @engines.command()
-@click.argument("engine", type=click.Choice(["llamacpp", "exllamav2", "exllamav3"]))
+@click.argument("engine", type=click.Choice(["openvino", "llamacpp", "exllamav2", "exllamav3"]))
 @click.option(
     "--without-grammars", is_flag=True, help="For llamacpp: without what needs git, cargo and a way to GitHub."
 )
@@ -246,6 +246,10 @@ def build(data: Path, engine: str, without_grammars: bool, gpus: tuple[str, ...]
         from server.building.llamacpp import build as compiled
 
         sys.exit(compiled(data, not without_grammars, 60.0 * limit, _out, _err))
+    if engine == "openvino":
+        from server.building.openvino import build as made
+
+        sys.exit(made(data, 60.0 * limit, _out, _err))
     from server.building.exllama import build as put
 
     sys.exit(put(engine, data, gpus, 60.0 * limit, _out, _err))

@@ -9,6 +9,7 @@ import sys
 import time
 from pathlib import Path
 
+from bench.side import ROOT
 from config.model import LocalModel
 from server.models.engine import Delta, Failed, Generate, Sampling
 from server.models.engines.paged import PagedEngine
@@ -19,7 +20,8 @@ _AT_ONCE = 8
 def main(file: str, context: str) -> None:
     keys = {"engine": "openvino", "source": file, "context": int(context), "cache_tokens": _AT_ONCE * int(context)}
     spec = LocalModel.model_validate(keys, context={})
-    engine = PagedEngine(spec, Path(file))
+    # With the kernel that `hearth engines build openvino` made in the repository's own data, where it was built.
+    engine = PagedEngine(spec, Path(file), cache=ROOT / "data" / "cache")
     card = engine.load(lambda text: None)
     print(card.precision, flush=True)
     for line in sys.stdin:

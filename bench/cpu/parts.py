@@ -12,7 +12,9 @@ from tempfile import TemporaryDirectory
 from bench.cpu import bare, resident, share, wire
 from bench.cpu.servers import Llama
 from bench.cpu.setup import FULL, QUICK, Setup, tell
+from bench.side import ROOT
 from bench.table import CannotRun, Figure, report
+from server.models import native, openvino_kernel
 
 PARTS: dict[str, Callable[[Setup], list[Figure]]] = {
     "http": wire.http,
@@ -34,6 +36,8 @@ def run(quick: bool, only: str | None, llama_server: str | None) -> int:
     chosen = _chosen(only)
     llama = Llama.found(llama_server)
     tell(f"llama.cpp's server is {llama.name}")
+    built = openvino_kernel.found(native.home(ROOT / "data")) is not None
+    tell(f"hearth computes {'by the kernel built here' if built else 'without a kernel built here'}")
     if (load := os.getloadavg()[0]) > _BUSY:
         tell(f"this machine has other work (load {load:.1f}), which costs some sides more than others: no verdict")
     figures: list[Figure] = []

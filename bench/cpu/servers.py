@@ -24,6 +24,11 @@ def served(folder: Path, file: Path, **keys: int) -> Iterator[Live]:
     """`hearth serve` of a recipe, written as RECIPE into `folder`; `keys` are further keys of the model."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / RECIPE
+    built = native.home(ROOT / "data")
+    if built.is_dir() and not (folder / "data").exists():
+        # What `hearth engines build` made is used here too.
+        (folder / "data").mkdir()
+        native.home(folder / "data").symlink_to(built)
     model = {"engine": "openvino", "source": str(file), **keys}
     path.write_text(yaml.safe_dump({"version": 1, "models": {"chat": model}}), encoding="utf-8")
     with hearth(path, folder / "data") as live:

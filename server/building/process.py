@@ -22,8 +22,13 @@ class BuildError(Exception):
     """The build ended without a package; the text says why and what to do."""
 
 
-def run(engine: str, command: list[str], environment: dict[str, str], limit_s: float, log: Path, out: Console) -> None:
-    """Until it ends, its progress in lines; raises BuildError where it fails or `limit_s` is over."""
+def run(
+    engine: str, command: list[str], environment: dict[str, str] | None, limit_s: float, log: Path, out: Console
+) -> None:
+    """Until it ends, its progress in lines; None is the environment of this process.
+
+    Raises BuildError where it fails or `limit_s` is over.
+    """
     process = subprocess.Popen(
         command,
         env=environment,

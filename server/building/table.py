@@ -11,7 +11,8 @@ from rich.table import Table
 
 from server.building.exllama import asked
 from server.building.llamacpp import absent, instructions, system_info
-from server.models import cuda, native
+from server.building.openvino import asked as registers_of
+from server.models import cuda, native, openvino_kernel
 from server.models.engines.exllama import extension
 
 _WIDE = 200
@@ -20,7 +21,7 @@ _WIDE = 200
 def show(data: Path, out: Console) -> int:
     """Print every engine with its version and, in one line, its state; returns the exit code."""
     table = Table("engine", "version", "state", box=None, pad_edge=False)
-    for row in (_openvino(), _llamacpp(data), _transformers(), *_on_gpu(data), _reader(), _echo(), _remote()):
+    for row in (_openvino(data), _llamacpp(data), _transformers(), *_on_gpu(data), _reader(), _echo(), _remote()):
         table.add_row(*row)
     if not out.is_terminal:
         out.width = _WIDE  # for whom reads it by program, a line stays a line
@@ -35,10 +36,19 @@ def _version(distribution: str) -> str | None:
         return None
 
 
-def _openvino() -> tuple[str, str, str]:
-    version = _version("openvino")
-    state = "ready: chat, embeddings and rerank on the processor" if version else absent("openvino")
-    return "openvino", version or "-", state
+def _openvino(data: Path) -> tuple[str, str, str]:
+    version = openvino_kernel.version()
+    if version is None:
+        return "openvino", "-", absent("openvino")
+    ready = "ready: chat, embeddings and rerank on the processor"
+    registers = registers_of(data)
+    if registers is None:
+        more = "; `hearth engines build openvino` makes chat faster" if openvino_kernel.possible() else ""
+    elif registers:
+        more = f", chat by the kernel built on this machine ({'AVX512' if registers == 512 else 'AVX2'})"
+    else:
+        more = "; the kernel built on this machine cannot be used"
+    return "openvino", version, f"{ready}{more}"
 
 
 def _llamacpp(data: Path) -> tuple[str, str, str]:

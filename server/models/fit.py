@@ -14,7 +14,7 @@ from typing import Literal
 
 from config import Recipe
 from config.model import EchoModel, LocalModel, ModelSpec, ReaderModel, RemoteModel
-from server.models import cuda, projector
+from server.models import cuda, native, openvino_kernel, projector
 from server.models.choice import ON_GPU, Choice, choose
 from server.models.cold_weights import Takes, is_away, local_sources, memory_of, told_of
 from server.models.header import Header, config, parts
@@ -205,7 +205,7 @@ def _plan(name: str, spec: ModelSpec, data: Path) -> Plan:
         if spec.projector is not None and sight is None:
             return Plan(name, spec, absent=True)
         choice = choose(spec, files, data=data)
-        memory = estimate(choice.engine, spec, files, drafter)
+        memory = estimate(choice.engine, spec, files, drafter, data)
         if sight is not None:
             projector.check(files, sight)
             memory = replace(memory, weights=memory.weights + sight.stat().st_size)
@@ -216,15 +216,20 @@ def _plan(name: str, spec: ModelSpec, data: Path) -> Plan:
 
 def _on_gpu(name: str, spec: LocalModel, files: Path, drafter: Path | None, data: Path) -> Plan:
     """The estimate is for planning a machine as well: it is told where this one cannot compute the model."""
-    memory = estimate(spec.engine, spec, files, drafter)
+    memory = estimate(spec.engine, spec, files, drafter, data)
     try:
         return Plan(name, spec, choose(spec, files, data=data), memory)
     except ValueError as error:
         return Plan(name, spec, memory=memory, fault=str(error))
 
 
-def estimate(engine: str, spec: LocalModel, files: Path, drafter: Path | None = None) -> Memory:
-    """What a model takes with `engine`. Raises ValueError or OSError naming the file where it cannot be read."""
+def estimate(
+    engine: str, spec: LocalModel, files: Path, drafter: Path | None = None, data: Path | None = None
+) -> Memory:
+    """What a model takes with `engine`, with what is built for it in the data directory, where one is given.
+
+    Raises ValueError or OSError naming the file where it cannot be read.
+    """
     if spec.task != "chat":
         return _encoder(files, spec.task)
     trained = _trained(files) or LONGEST_CONTEXT
@@ -240,7 +245,8 @@ def estimate(engine: str, spec: LocalModel, files: Path, drafter: Path | None = 
 
         weights, cache, rest = needed(engine, spec, files, drafter, tokens)
         return Memory(weights, cache, rest, tokens, gpu=True)
-    return _paged(spec, files, drafter, context, tokens)
+    built = data is not None and openvino_kernel.found(native.home(data)) is not None
+    return _paged(spec, files, drafter, context, tokens, built)
 
 
 def _trained(files: Path) -> int:
@@ -253,7 +259,7 @@ def _trained(files: Path) -> int:
     return Header.read(files).count("%.context_length", 0)
 
 
-def _paged(spec: LocalModel, files: Path, drafter: Path | None, context: int, tokens: int) -> Memory:
+def _paged(spec: LocalModel, files: Path, drafter: Path | None, context: int, tokens: int, built: bool) -> Memory:
     # Imported here: it brings the engine's package and the runtime, which only workers and `hearth check` need.
     from server.models.engines.paged.runtime import capabilities, precision_of
     from server.models.engines.paged.size import predicted
@@ -261,7 +267,15 @@ def _paged(spec: LocalModel, files: Path, drafter: Path | None, context: int, to
     precision = precision_of(spec.precision, capabilities())
     floats = spec.weights == "float"
     told = [
-        predicted(each, keep_floats=floats, tokens=tokens, cache=spec.cache, precision=precision, context=context)
+        predicted(
+            each,
+            keep_floats=floats,
+            tokens=tokens,
+            cache=spec.cache,
+            precision=precision,
+            context=context,
+            kernel=built and precision != "f32",
+        )
         for each in (files, drafter)
         if each is not None
     ]

@@ -8,11 +8,15 @@ import pytest
 from server.models.engine import Engine
 from tests.models.engines.driving import SPECS, loaded
 from tests.models.engines.exllama.processor import on_processor
+from tests.models.engines.paged.compiled import MISSING as NO_COMPILER
+from tests.models.engines.paged.compiled import given
 
 
 @pytest.fixture(scope="session")
 def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("engines")
+    """The data directory of all engines here, in which the kernel is built where this machine can."""
+    data = tmp_path_factory.mktemp("engines")
+    return data if NO_COMPILER else given(data)
 
 
 class _Loaded(dict[str, Engine]):

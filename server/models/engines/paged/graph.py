@@ -14,6 +14,7 @@ import openvino.opset16 as ops
 from numpy.typing import NDArray
 from openvino.op import _PagedAttentionExtension
 
+from server.models.engines.paged.kernel import BLOCK, Kernel
 from server.models.engines.paged.weights import Float, Int8, Matrix, UInt4, Weights, joined
 
 Node = Any
@@ -22,8 +23,10 @@ Keep = Callable[[NDArray[Any]], NDArray[Any]]
 """Gives the same values in memory that stays; see `constants`."""
 
 
-def decoder(weights: Weights, keep: Keep) -> ov.Model:
+def decoder(weights: Weights, keep: Keep, kernel: Kernel | None = None) -> ov.Model:
     """The graph, whose large constants are the arrays that `keep` gives for them: they have to live as long as it.
+
+    With `kernel`, which has to live as long too, quantised matrices are multiplied by that and are its own.
 
     Inputs, T tokens of all sequences in a row:
 
@@ -31,13 +34,14 @@ def decoder(weights: Weights, keep: Keep) -> ov.Model:
     block_indices i32 [pages in use], block_indices_begins i32 [sequences + 1], max_context_len i32 [],
     sampled_tokens_indices i64 [S], and key_cache.N, value_cache.N for each layer. Output: `logits` f32 [S, vocabulary].
     """
-    return _Builder(weights, keep).build()
+    return _Builder(weights, keep, kernel).build()
 
 
 class _Builder:
-    def __init__(self, weights: Weights, keep: Keep) -> None:
+    def __init__(self, weights: Weights, keep: Keep, kernel: Kernel | None) -> None:
         self._weights = weights
         self._keep = keep
+        self._kernel = kernel
         self._shape = weights.shape
         self._inputs: list[Node] = []
 
@@ -56,7 +60,8 @@ class _Builder:
             )
         ]
         sampled = self._input("sampled_tokens_indices", [-1], np.int64)
-        embedding = _matrix(weights.matrix("embedding"), self._keep)
+        table = weights.matrix("embedding")
+        embedding = _matrix(table, self._keep)
         rotate = _rotation(positions, shape.frequencies)
         state = ops.unsqueeze(ops.gather(embedding, ids, ops.constant(np.int64(0))), _ints(1))
         for layer in range(shape.layers):
@@ -64,9 +69,14 @@ class _Builder:
             state = self._layer(layer, state, rotate, control, sampled if layer == shape.layers - 1 else None)
         if not shape.layers:
             state = _rows(state, sampled)
-        last = self._norm(state, "norm")
-        head = _matrix(weights.matrix("head"), self._keep) if weights.has("head") else embedding
-        logits = ops.reshape(ops.matmul(last, head, False, True), _ints(-1, shape.vocabulary), False)
+        own = weights.matrix("head") if weights.has("head") else None
+        head = table if own is None else own
+        if self._kernel is not None and not isinstance(head, Float):
+            product = self._kernel.product(state, [head], norm=self._told("norm"))
+        else:
+            matrix = embedding if own is None else _matrix(own, self._keep)
+            product = ops.matmul(self._norm(state, "norm"), matrix, False, True)
+        logits = ops.reshape(product, _ints(-1, shape.vocabulary), False)
         logits.output(0).set_names({"logits"})
         return ov.Model([ops.result(logits)], self._inputs, "decoder")
 
@@ -81,43 +91,69 @@ class _Builder:
         self, layer: int, state: Node, rotate: Callable[[Node], Node], control: list[Node], kept: Node | None
     ) -> Node:
         shape = self._shape
-        normed = self._norm(state, "attention_norm", layer)
-        q, k, v = self._linears(normed, ("q", "k", "v"), layer)
+        q, k, v = self._linears(state, ("q", "k", "v"), layer, norm="attention_norm")
         queries = rotate(self._heads(q, "q", shape.heads, layer))
         keys = rotate(self._heads(k, "k", shape.kv_heads, layer))
         attended = self._attention(layer, queries, keys, self._heads(v, "v", shape.kv_heads, layer), control)
         if kept is not None:
             attended, state = _rows(attended, kept), _rows(state, kept)
-        state = ops.add(state, self._linears(attended, ("o",), layer)[0])
-        gate, up = self._linears(self._norm(state, "ffn_norm", layer), ("gate", "up"), layer)
-        return ops.add(state, self._linears(ops.multiply(ops.swish(gate), up), ("down",), layer)[0])
+        state = self._added(state, attended, "o", layer)
+        return self._added(state, self._gated(state, layer), "down", layer)
+
+    def _gated(self, state: Node, layer: int) -> Node:
+        """What the feed-forward network's gate lets through: silu(gate) * up of the normalised state."""
+        parts = [self._weights.matrix(name, layer) for name in ("gate", "up")]
+        biased = any(self._weights.has(f"{name}.bias", layer) for name in ("gate", "up"))
+        alike = _alike(parts)
+        if self._kernel is not None and alike is not None and not biased and _count(parts[0]) % BLOCK == 0:
+            return self._kernel.product(state, alike, norm=self._told("ffn_norm", layer), gated=True)
+        gate, up = self._linears(state, ("gate", "up"), layer, norm="ffn_norm")
+        return ops.multiply(ops.swish(gate), up)
+
+    def _added(self, state: Node, update: Node, name: str, layer: int) -> Node:
+        """The state with the projection of an update added to it."""
+        matrix, bias = self._weights.matrix(name, layer), self._bias(name, layer)
+        if self._kernel is not None and not isinstance(matrix, Float):
+            return _biased(self._kernel.product(update, [matrix], added=state), bias)
+        return ops.add(state, _biased(self._product(update, matrix), bias))
 
     def _norm(self, state: Node, name: str, layer: int | None = None) -> Node:
         mean = ops.reduce_mean(ops.power(state, _float(2.0)), ops.constant(np.array([-1], np.int32)), True)
         scaled = ops.multiply(state, ops.divide(_float(1.0), ops.sqrt(ops.add(mean, _float(self._shape.eps)))))
         return ops.multiply(scaled, ops.constant(self._weights.vector(name, layer)))
 
-    def _linears(self, state: Node, names: Sequence[str], layer: int) -> list[Node]:
-        """Projections of one state, as one multiplication where their matrices are of one kind."""
+    def _told(self, name: str, layer: int | None = None) -> tuple[NDArray[np.float32], float]:
+        """A norm's weights and epsilon."""
+        return self._weights.vector(name, layer), self._shape.eps
+
+    def _linears(self, state: Node, names: Sequence[str], layer: int, *, norm: str) -> list[Node]:
+        """Projections of one state, normalised, as one multiplication where their matrices are of one kind."""
         parts = [self._weights.matrix(name, layer) for name in names]
-        biases = [
-            self._weights.vector(f"{name}.bias", layer) if self._weights.has(f"{name}.bias", layer) else None
-            for name in names
-        ]
+        biases = [self._bias(name, layer) for name in names]
         sizes = [_count(part) for part in parts]
-        whole = joined(parts) if len(parts) > 1 else None
-        if whole is None:
-            return [self._linear(state, part, bias) for part, bias in zip(parts, biases, strict=True)]
-        bias = None
+        alike = None if self._kernel is None else _alike(parts)
+        if alike is not None and self._kernel is not None:
+            product = self._kernel.product(state, alike, norm=self._told(norm, layer))
+        else:
+            normed = self._norm(state, norm, layer)
+            whole = joined(parts)
+            if whole is None:
+                return [_biased(self._product(normed, part), bias) for part, bias in zip(parts, biases, strict=True)]
+            product = self._product(normed, whole)
         if any(each is not None for each in biases):
             zeros = (np.zeros(size, np.float32) for size in sizes)
             bias = np.concatenate([zero if each is None else each for each, zero in zip(biases, zeros, strict=True)])
-        split = ops.variadic_split(self._linear(state, whole, bias), ops.constant(np.int64(-1)), _ints(*sizes))
+            product = _biased(product, bias)
+        split = ops.variadic_split(product, ops.constant(np.int64(-1)), _ints(*sizes))
         return [split.output(at) for at in range(len(names))]
 
-    def _linear(self, state: Node, matrix: Matrix, bias: NDArray[np.float32] | None) -> Node:
-        out = ops.matmul(state, _matrix(matrix, self._keep), False, True)
-        return out if bias is None else ops.add(out, ops.constant(bias))
+    def _product(self, state: Node, matrix: Matrix) -> Node:
+        if self._kernel is not None and not isinstance(matrix, Float):
+            return self._kernel.product(state, [matrix])
+        return ops.matmul(state, _matrix(matrix, self._keep), False, True)
+
+    def _bias(self, name: str, layer: int) -> NDArray[np.float32] | None:
+        return self._weights.vector(f"{name}.bias", layer) if self._weights.has(f"{name}.bias", layer) else None
 
     def _heads(self, state: Node, name: str, count: int, layer: int) -> Node:
         """[T, 1, count * head_dim] to [T, count, 1, head_dim], normed per head where the family does so."""
@@ -177,6 +213,16 @@ def _flat(state: Node, heads: int, head_dim: int) -> Node:
 
 def _rows(state: Node, wanted: Node) -> Node:
     return ops.gather(state, wanted, ops.constant(np.int64(0)))
+
+
+def _biased(state: Node, bias: NDArray[np.float32] | None) -> Node:
+    return state if bias is None else ops.add(state, ops.constant(bias))
+
+
+def _alike(parts: Sequence[Matrix]) -> list[Int8 | UInt4] | None:
+    """The same matrices where all are quantised, and in one way."""
+    quantised = [part for part in parts if not isinstance(part, Float)]
+    return quantised if len(quantised) == len(parts) and len({type(part) for part in parts}) == 1 else None
 
 
 def _count(matrix: Matrix) -> int:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from server.models.engines.paged.constants import Constants
 from server.models.engines.paged.graph import decoder
+from server.models.engines.paged.kernel import Kernel
 from server.models.engines.paged.weights import GROUP, Weights
 from server.models.header import WeightsError
 
@@ -72,10 +73,12 @@ class Decoder:
         threads: int | None,
         cache: str = "auto",
         constants: Constants | None = None,
+        kernel: Kernel | None = None,
     ) -> None:
         """`tokens` is the least the cache holds; `precision` is one of `precision_of`; `cache` is the recipe's word
         for the precision of keys and values. Raises WeightsError where the two do not go together. Without
-        `constants` those of the graph stay in memory."""
+        `constants` those of the graph stay in memory. `kernel` multiplies by quantised weights, with activations of 8
+        bits, so exact f32 has none."""
         hint = "bf16" if precision == "bf16" else "f32"
         caches = _CACHES[hint]
         if cache not in caches:
@@ -95,8 +98,12 @@ class Decoder:
         # Held as long as the graph, which shares their memory.
         self._constants = constants or Constants(None, 0)
         self._looked_up = _MANY
-        model = decoder(weights, self._constants.keep)
+        self._kernel = kernel
+        model = decoder(weights, self._constants.keep, kernel)
         self.weights_bytes = sum(_octets(each) for each in model.get_ops() if each.get_type_name() == "Constant")
+        if kernel is not None and not weights.has("head"):
+            # The embedding is the head too, and its copy for that is no weight of its own.
+            self.weights_bytes -= _head_bytes(model)
         self._compiled = ov.Core().compile_model(model, "CPU", hints)
         del model
         self._request = self._compiled.create_infer_request()
@@ -152,6 +159,17 @@ class Decoder:
             # The graph wants at least one position; where none is wanted, its logits go unread.
             "sampled_tokens_indices": np.array(last or [0], np.int64),
         }
+
+
+def _head_bytes(model: ov.Model) -> int:
+    """The constants of the multiplication that the logits come from."""
+    product = model.get_results()[0].input_value(0).get_node().input_value(0).get_node()
+    if product.get_type_name() != "QuantisedProduct":
+        return 0
+    inputs = [each.get_node() for each in product.input_values()]
+    return sum(
+        _octets(each) for each in inputs if each.get_type_name() == "Constant" and len(each.get_output_shape(0)) > 1
+    )
 
 
 def _octets(constant: ov.Node) -> int:

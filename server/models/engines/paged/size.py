@@ -50,13 +50,20 @@ class Memory:
 
 
 def predicted(
-    path: Path, *, keep_floats: bool, tokens: int, cache: str, precision: str, context: int | None = None
+    path: Path,
+    *,
+    keep_floats: bool,
+    tokens: int,
+    cache: str,
+    precision: str,
+    context: int | None = None,
+    kernel: bool = False,
 ) -> Memory:
     """What the process of an engine will take with `tokens` in its cache, all of them in use, at most `context` of
     them of one sequence; None where all are.
 
-    `path` is a .gguf file or a folder; `cache` is the recipe's word; `precision` is f32 or bf16. Raises WeightsError
-    as reading the file does.
+    `path` is a .gguf file or a folder; `cache` is the recipe's word; `precision` is f32 or bf16; `kernel` says that
+    quantised weights are held by the one compiled on this machine. Raises WeightsError as reading the file does.
     """
     source = (
         GgufFile(path, keep_floats=keep_floats) if path.suffix == ".gguf" else Folder(path, keep_floats=keep_floats)
@@ -70,7 +77,8 @@ def predicted(
         matrices += 0 if tensor.name in ("embedding", "head") else count
         if tensor.name == "embedding" and source.has("head"):
             continue  # its rows are looked up on the disk
-        packed = count * (floats if kind == "float" else (0.5 if kind == "uint4" else 1) + 4 / GROUP)
+        scale = 2 if kernel else 4
+        packed = count * (floats if kind == "float" else (0.5 if kind == "uint4" else 1) + scale / GROUP)
         # Exact f32 has two forms of some for one row and for many.
         weights += packed * (2 if precision == "f32" and kind != "float" and tensor.name in ("o", "down") else 1)
     step = min(max(_WEIGHTS_A_STEP / max(1, matrices), _STEP[0]), _STEP[1], tokens)
@@ -99,10 +107,17 @@ def cache_of(shape: Shape, cache: str, precision: str) -> int:
     return shape.layers * shape.kv_heads * a_head
 
 
-def held(source: GgufFile | Folder) -> int:
-    """Bytes of the matrices as the graph holds them, before OpenVINO packs them."""
+def held(source: GgufFile | Folder, *, kernel: bool = False) -> int:
+    """Bytes of the matrices as the graph holds them, before OpenVINO packs them. With the `kernel` of this machine
+    those that it multiplies by are its own, and not among them."""
     sizes = {"float": 4, "int8": 1 + 2 / GROUP, "uint4": 0.5 + 2 / GROUP}
-    return int(sum(math.prod(tensor.size) * sizes[kind] for tensor, kind in _matrices(source)))
+    return int(
+        sum(
+            math.prod(tensor.size) * sizes[kind]
+            for tensor, kind in _matrices(source)
+            if not kernel or kind == "float" or tensor.name == "embedding"
+        )
+    )
 
 
 def _matrices(source: GgufFile | Folder) -> Iterator[tuple[Tensor, str]]:

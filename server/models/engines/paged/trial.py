@@ -1,16 +1,32 @@
 """The start-up check of the runtime: a small decoder over pages beside the same arithmetic in numpy.
 
 Paged attention is a private operation of OpenVINO, so nothing but this says that a release still computes it as ours
-expects. It takes a tenth of a second.
+expects. It takes a tenth of a second. So does the kernel's, which another compiler made on each machine.
 """
 
 import numpy as np
+import openvino as ov
+import openvino.opset16 as ops
 from numpy.typing import NDArray
 
+from server.models.engines.paged.kernel import Kernel
 from server.models.engines.paged.runtime import ROUNDED, Decoder, Span
-from server.models.engines.paged.weights import Float, Matrix, Shape, frequencies, quantised
+from server.models.engines.paged.weights import (
+    GROUP,
+    Float,
+    Int8,
+    Matrix,
+    Shape,
+    UInt4,
+    floats,
+    frequencies,
+    quantised,
+)
 
 _TOLERANCE = 1e-3
+_ROUNDED_APART = 5e-3
+"""The most that the kernel's results are from numpy's, over the largest: an activation that lies between two numbers
+of 8 bits may be rounded to either."""
 _NEAR = 0.99
 """The least cosine of logits to exact ones where weights and activations have 8 bits."""
 
@@ -118,3 +134,58 @@ def rounds() -> bool:
         return False
     exact = small.logits(tokens)
     return bool(found @ exact > _NEAR * np.linalg.norm(found) * np.linalg.norm(exact))
+
+
+def multiplies(kernel: Kernel) -> None:
+    """Raises RuntimeError where the kernel computes something else than numpy: both kinds of weights, rows and tiles
+    that are not whole, normalisation, gate and sum."""
+    random = np.random.default_rng(2)
+    for kind in (Int8, UInt4):
+        for rows in (1, 3, 21):
+            state = random.normal(0, 1, (rows, 96)).astype(np.float32)
+            for gated in (False, True):
+                apart = _apart(kernel, random, kind, state, gated)
+                if not apart <= _ROUNDED_APART:
+                    raise RuntimeError(f"its results for {kind.__name__} are {apart:.2g} from numpy's, of the largest")
+
+
+def _apart(
+    kernel: Kernel,
+    random: np.random.Generator,
+    kind: type[Int8 | UInt4],
+    state: NDArray[np.float32],
+    gated: bool,
+) -> float:
+    """How far its result is from numpy's at most, over the largest there is."""
+    # With a gate both are as high; without, blocks of 16 rows hold the end of one and the beginning of the other.
+    matrices = [_random(random, kind, count, state.shape[1]) for count in ((32, 32) if gated else (21, 40))]
+    width = 32 if gated else 61
+    norm = random.uniform(0.5, 1.5, state.shape[1:]).astype(np.float32)
+    sum_ = random.normal(0, 1, (len(state), width)).astype(np.float32)
+    inputs = [ops.parameter([-1, each.shape[1]], np.float32) for each in (state, sum_)]
+    added = None if gated else inputs[1]
+    node = kernel.product(inputs[0], matrices, norm=(norm, 1e-5) if gated else None, gated=gated, added=added)
+    used = inputs[: 1 if gated else 2]
+    compiled = ov.Core().compile_model(ov.Model([ops.result(node)], used, "product"), "CPU")
+    found = compiled([state, sum_][: len(used)])[0]
+    if gated:
+        state = state / np.sqrt((state**2).mean(-1, keepdims=True) + 1e-5) * norm
+    groups = state.reshape(len(state), -1, GROUP)
+    step = np.asarray(np.abs(groups).max(-1, keepdims=True) / 127, np.float32)
+    expected = (np.rint(groups / step) * step).reshape(state.shape) @ np.concatenate([*map(floats, matrices)]).T
+    if gated:
+        gate, up = np.split(expected, 2, -1)
+        expected = gate / (1 + np.exp(-gate)) * up
+    else:
+        expected = expected + sum_
+    return float(np.abs(found - expected).max() / np.abs(expected).max())
+
+
+def _random(random: np.random.Generator, kind: type[Int8 | UInt4], rows: int, columns: int) -> Int8 | UInt4:
+    # Both kinds reach about one, so that a gate is not all open or shut.
+    step = 0.002 if kind is Int8 else 0.02
+    scales = random.uniform(step / 4, step, (rows, columns // GROUP, 1)).astype(np.float16)
+    size = (rows, columns // GROUP, GROUP)
+    if kind is Int8:
+        return Int8(random.integers(-128, 128, size).astype(np.int8), scales)
+    return UInt4(random.integers(0, 256, (*size[:2], GROUP // 2)).astype(np.uint8), scales)

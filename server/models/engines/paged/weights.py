@@ -165,6 +165,18 @@ def joined(parts: Sequence[Matrix]) -> Matrix | None:
     return None
 
 
+def floats(matrix: Matrix) -> NDArray[np.float32]:
+    """What it stands for, f32 [N, K]."""
+    match matrix:
+        case Float(values):
+            return values
+        case Int8(signed, scales):
+            groups = signed.astype(np.float32)
+        case UInt4(packed, scales):
+            groups = np.stack([packed & 15, packed >> 4], -1).reshape(*packed.shape[:2], -1).astype(np.float32) - 8
+    return (groups * scales.astype(np.float32)).reshape(len(groups), -1)
+
+
 _ROWS = 1024
 """Rows quantised at a time, so that what lies between is small beside the matrix."""
 
