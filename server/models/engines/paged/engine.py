@@ -140,7 +140,7 @@ class PagedEngine:
             tokenizer=str(tokenizer) if tokenizer.is_file() else None,
             honours=infilling(ABILITIES["openvino"], words.infill),
             precision=precision,
-            weights_bytes=self._decoder.weights_bytes,
+            weights_bytes=held(weights),
             cache_bytes=self._decoder.cache_bytes,
             rendered=True,
             family=weights.shape.family,

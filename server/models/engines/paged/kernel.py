@@ -1,4 +1,4 @@
-"""The multiplication compiled on this machine (`kernel.cpp`) as nodes of OpenVINO's graphs, and its weights.
+"""The multiplication compiled on this machine (`kernel.cpp`) as nodes of OpenVINO's graphs, and their weights.
 
 Knows matrices and nodes, nothing of decoders. Where it lies, and that it is there, is of `server.models.multiplying`.
 """
@@ -10,11 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import openvino.opset16 as ops
 from numpy.typing import NDArray
 from openvino.utils.node_factory import NodeFactory
 
-from server.models.engines.paged.weights import Int8, UInt4
+from server.models.engines.paged.weights import GROUP, Int8, UInt4
 
 Node = Any
 """An OpenVINO node; the package has no types for what its operations return."""
@@ -27,7 +26,7 @@ _ALIGNED = 64
 
 
 class Kernel:
-    """Makes nodes. Their weights stay in memory as long as this lives."""
+    """Makes nodes, which know where their weights are: graphs that have such may not outlive this."""
 
     def __init__(self, library: Path, registers: int | None = None) -> None:
         """`registers` are the most bits of a register to be used, None for all there are.
@@ -35,6 +34,7 @@ class Kernel:
         Raises RuntimeError where the library cannot be loaded, or has nothing for this processor.
         """
         try:
+            library = library.resolve()  # a name without a folder would be looked for elsewhere
             width = int(ctypes.CDLL(str(library)).hearth_kernel_width())
             self._factory = NodeFactory("opset16")
             self._factory.add_extension(str(library))
@@ -45,6 +45,8 @@ class Kernel:
         self.registers = min(width, registers or width)
         self._chunks: list[mmap.mmap] = []
         self._used = _CHUNK
+        self.bytes = 0
+        """Of all its weights and scales."""
 
     def product(
         self,
@@ -63,25 +65,28 @@ class Kernel:
         """
         rows = sum(map(_rows, matrices))
         values, scales = self._packed(matrices, interleaved=gated)
-        inputs = [state, ops.constant(values, shared_memory=True), ops.constant(scales, shared_memory=True)]
-        inputs += [] if norm is None else [ops.constant(norm[0])]
-        inputs += [] if added is None else [added]
         told = {
+            "columns": matrices[0].scales.shape[1] * GROUP,
             "width": rows // 2 if gated else rows,
             "bits": 4 if isinstance(matrices[0], UInt4) else 8,
             "registers": self.registers,
-            "normed": norm is not None,
-            "eps": 0.0 if norm is None else norm[1],
+            "values": values.ctypes.data,
+            "scales": scales.ctypes.data,
+            "norm": 0,
+            "eps": 0.0,
             "gated": gated,
-            "added": added is not None,
         }
-        return self._factory.create("QuantisedProduct", inputs, told)
+        if norm is not None:
+            weights = self._room(norm[0].shape, np.dtype(np.float32))
+            weights[:] = norm[0]
+            told |= {"norm": weights.ctypes.data, "eps": norm[1]}
+        return self._factory.create("QuantisedProduct", [state] if added is None else [state, added], told)
 
     def _packed(
         self, matrices: Sequence[Int8 | UInt4], *, interleaved: bool
-    ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-        """Blocks of 16 rows, as bytes [blocks, groups, n]: values without sign by fours of columns, 4 of one row after
-        4 of another, and scales in f16.
+    ) -> "tuple[NDArray[np.uint32], NDArray[np.float16]]":
+        """Blocks of 16 rows: values without sign [blocks, groups, n, 16], four columns of a row each, and scales
+        [blocks, groups, 16].
 
         Rows that fill the last block are zeros. Interleaved, a block of the first is followed by one of the second.
         """
@@ -100,7 +105,7 @@ class Kernel:
             first += _rows(matrix)
         if isinstance(matrices[0], Int8):
             packed ^= np.uint32(0x80808080)
-        return packed.view(np.uint8).reshape(blocks, groups, -1), scales.view(np.uint8).reshape(blocks, groups, -1)
+        return packed, scales
 
     def _room(self, size: tuple[int, ...], kind: "np.dtype[Any]") -> "NDArray[Any]":
         """Zeros of that size, in large pages where the system has them: a step reads all of them, and with pages of
@@ -115,6 +120,7 @@ class Kernel:
             self._chunks.append(chunk)
             start = 0
         self._used = start + octets
+        self.bytes += octets
         return np.frombuffer(self._chunks[-1], kind, count, start).reshape(size)
 
 

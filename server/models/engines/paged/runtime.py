@@ -99,11 +99,11 @@ class Decoder:
         self._constants = constants or Constants(None, 0)
         self._looked_up = _MANY
         self._kernel = kernel
+        before = 0 if kernel is None else kernel.bytes
         model = decoder(weights, self._constants.keep, kernel)
         self.weights_bytes = sum(_octets(each) for each in model.get_ops() if each.get_type_name() == "Constant")
-        if kernel is not None and not weights.has("head"):
-            # The embedding is the head too, and its copy for that is no weight of its own.
-            self.weights_bytes -= _head_bytes(model)
+        if kernel is not None:
+            self.weights_bytes += kernel.bytes - before
         self._compiled = ov.Core().compile_model(model, "CPU", hints)
         del model
         self._request = self._compiled.create_infer_request()
@@ -159,17 +159,6 @@ class Decoder:
             # The graph wants at least one position; where none is wanted, its logits go unread.
             "sampled_tokens_indices": np.array(last or [0], np.int64),
         }
-
-
-def _head_bytes(model: ov.Model) -> int:
-    """The constants of the multiplication that the logits come from."""
-    product = model.get_results()[0].input_value(0).get_node().input_value(0).get_node()
-    if product.get_type_name() != "QuantisedProduct":
-        return 0
-    inputs = [each.get_node() for each in product.input_values()]
-    return sum(
-        _octets(each) for each in inputs if each.get_type_name() == "Constant" and len(each.get_output_shape(0)) > 1
-    )
 
 
 def _octets(constant: ov.Node) -> int:
