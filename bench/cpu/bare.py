@@ -45,9 +45,10 @@ class Engine:
 
 
 @contextmanager
-def engine(file: Path, context: int) -> Iterator[Engine]:
-    """Hearth's."""
-    with side([sys.executable, "-m", "bench.cpu.ours", str(file), str(context)]) as process:
+def engine(file: Path, context: int, *, kernel: bool = True) -> Iterator[Engine]:
+    """Hearth's, with the kernel that was built on this machine, where there is one and `kernel` wants it."""
+    line = [sys.executable, "-m", "bench.cpu.ours", str(file), str(context)]
+    with side(line if kernel else [*line, "without"]) as process:
         yield Engine(process)
 
 
@@ -74,10 +75,10 @@ def _bare(setup: Setup, quant: str) -> list[Figure]:
     prompts = Prompts(file)
     with engine(file, _CONTEXT) as ours, _genai(file) as theirs:
         sides = (ours, theirs)
-        _prefill(sides, prompts)
-        _decode(sides, prompts, max(_STREAMS), 4)
+        prefill(sides, prompts)
+        decode(sides, prompts, max(_STREAMS), 4)
         rounds = [
-            (_prefill(sides, prompts), *(_decode(sides, prompts, count, setup.size.tokens) for count in _STREAMS))
+            (prefill(sides, prompts), *(decode(sides, prompts, count, setup.size.tokens) for count in _STREAMS))
             for _ in range(setup.size.rounds)
         ]
     whats = (f"prefill of {FIRST_PROMPT}", *(f"{count} stream{'s' * (count > 1)}" for count in _STREAMS))
@@ -87,13 +88,15 @@ def _bare(setup: Setup, quant: str) -> list[Figure]:
     ]
 
 
-def _prefill(sides: tuple[Engine, Engine], prompts: Prompts) -> tuple[float, float]:
+def prefill(sides: tuple[Engine, Engine], prompts: Prompts) -> tuple[float, float]:
+    """Tokens a second of a prompt, of both."""
     ids = prompts.unique(FIRST_PROMPT).ids
     ours, theirs = (len(ids) / each.run([ids], 1).first for each in sides)
     return ours, theirs
 
 
-def _decode(sides: tuple[Engine, Engine], prompts: Prompts, count: int, tokens: int) -> tuple[float, float]:
+def decode(sides: tuple[Engine, Engine], prompts: Prompts, count: int, tokens: int) -> tuple[float, float]:
+    """Tokens a second of so many answers at once, the prompts left out, of both."""
     asked = [prompts.unique(SHORT_PROMPT).ids for _ in range(count)]
     ours, theirs = (each.run(asked, tokens).rate for each in sides)
     return ours, theirs

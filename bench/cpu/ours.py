@@ -1,4 +1,7 @@
-"""Hearth's paged engine stepped by itself, a process of its own: `python -m bench.cpu.ours FILE CONTEXT`.
+"""Hearth's paged engine stepped by itself, a process of its own: `python -m bench.cpu.ours FILE CONTEXT [without]`.
+
+It has the kernel that `hearth engines build openvino` made in the repository's own data, where it was built, unless it
+is to be `without`.
 
 A line of JSON in, prompts as token ids and how many tokens each answer gets; a line out: seconds until every answer
 had its first token, seconds from then to the end, and how many tokens came in those.
@@ -17,11 +20,11 @@ from server.models.engines.paged import PagedEngine
 _AT_ONCE = 8
 
 
-def main(file: str, context: str) -> None:
+def main(file: str, context: str, without: str | None = None) -> None:
     keys = {"engine": "openvino", "source": file, "context": int(context), "cache_tokens": _AT_ONCE * int(context)}
     spec = LocalModel.model_validate(keys, context={})
-    # With the kernel that `hearth engines build openvino` made in the repository's own data, where it was built.
-    engine = PagedEngine(spec, Path(file), cache=ROOT / "data" / "cache")
+    data = ROOT / "data"
+    engine = PagedEngine(spec, Path(file), cache=(data / "nothing-built" if without else data) / "cache")
     card = engine.load(lambda text: None)
     print(card.precision, flush=True)
     for line in sys.stdin:
@@ -50,4 +53,4 @@ def _timed(engine: PagedEngine, prompts: list[list[int]], tokens: int) -> tuple[
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], sys.argv[2])
+    main(*sys.argv[1:])

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from bench.cpu import bare, resident, share, wire
+from bench.cpu import bare, compiled, resident, share, wire
 from bench.cpu.servers import Llama
 from bench.cpu.setup import FULL, QUICK, Setup, tell
 from bench.side import ROOT
@@ -19,6 +19,7 @@ from server.models import native, openvino_kernel
 PARTS: dict[str, Callable[[Setup], list[Figure]]] = {
     "http": wire.http,
     "bare": bare.bare,
+    "kernel": compiled.compiled,
     "share": share.share,
     "prefix": wire.prefix,
     "front": wire.front,

@@ -19,6 +19,8 @@ from server.models.engines.paged.weights import GROUP, Shape, Tensor, tensors
 _PROCESS = 90 << 20
 """Python with numpy and OpenVINO."""
 _LAYER = 5_500_000
+_LAYER_BY_KERNEL = 700_000
+"""A layer's graph: mostly OpenVINO's multiplications, each made for its matrix; with ours it has none."""
 _TOKEN = 300
 """One entry of the vocabulary, in the tokenizer and beside it."""
 _KEPT_BY_OPENVINO = 2.1
@@ -90,7 +92,7 @@ def predicted(
     return Memory(
         int(weights),
         -(-tokens // _PAGE) * _PAGE * cache_of(shape, cache, precision),
-        shape.layers * _LAYER,
+        shape.layers * (_LAYER_BY_KERNEL if kernel else _LAYER),
         int(_PROCESS + shape.vocabulary * _TOKEN + activations + attention + logits),
     )
 
