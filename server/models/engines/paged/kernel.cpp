@@ -31,7 +31,7 @@ constexpr int64_t BLOCK = 16;           // rows of weights side by side
 constexpr int64_t AHEAD = 4096;         // bytes of weights asked for before they are needed; memory is that far away
 constexpr int64_t FEW = 8;              // rows up to which memory is waited for; with more, weights are in the cache
 constexpr int64_t CACHED = 512 << 10;   // bytes of activations that stay in a core's own cache beside the weights
-constexpr int64_t PIECE = 1 << 16;      // rows times columns that are worth a task of their own
+constexpr int64_t PIECE = 1 << 13;      // rows times columns that are worth a task of their own
 
 struct Rows {
     int64_t groups;
@@ -286,7 +286,7 @@ void compute(const Product& p, const Tiles& tiles) {
         const float factor = p.norm ? normal(row, p.columns, p.eps) : 1.0f;
         quantise<BITS>(row, groups, factor, p.norm, into + m * p.columns, by + m * groups, shift + m * groups);
     };
-    if (p.count * p.columns < PIECE / 4)
+    if (p.count * p.columns < 2 * PIECE)
         for (int64_t m = 0; m < p.count; ++m) round(m);
     else
         tbb::parallel_for<int64_t>(0, p.count, round);
