@@ -28,6 +28,8 @@ _SHARE_OF_TIME = 5
 _SHORTEST_REST = 0.25
 _LARGE, _BUSY_S = 2000, 10.0
 """A pass over so many rows, or so soon after another, is worth a process of its own."""
+_BUSY_REST = 4.0
+"""After such a pass: each takes time from the writes that go on, and some hundred fragments cost a search little."""
 _LAST_PASS = 5.0
 _SMALL, _TAIL = 8, 4
 """A small fragment has less than an eighth of the rows, small ones together at most a quarter."""
@@ -93,7 +95,7 @@ class Maintenance:
         self._name = name
         self._optimizer = optimizer
         self._compacted = -math.inf
-        self._took = 0.0
+        self._rest = _SHORTEST_REST
         self._written = asyncio.Event()
         self._written.set()  # look once at what others left
         self._stopped = asyncio.Event()
@@ -127,12 +129,13 @@ class Maintenance:
     async def keep(self) -> None:
         """One pass: measure, and act where it is due."""
         self._written.clear()
-        began, waited = time.monotonic(), 0.0
+        began, waited, rest = time.monotonic(), 0.0, _SHORTEST_REST
         try:
             self.measure = await self._table.measure()
             if self.measure.is_slow or self.measure.is_bloated or await self._table.lacks_index():
-                acted = time.monotonic()
-                spent = await self._table.compact(self.measure.retention, self._elsewhere())
+                acted, optimizer = time.monotonic(), self._elsewhere()
+                rest = _SHORTEST_REST if optimizer is None else _BUSY_REST
+                spent = await self._table.compact(self.measure.retention, optimizer)
                 self._compacted = time.monotonic()
                 waited = self._compacted - acted - spent
                 self.measure = await self._table.measure()
@@ -142,7 +145,7 @@ class Maintenance:
             self.failures += 1
             self.error = f"maintenance failed: {error}"
             log.warning("collection %s: %s", self._name, self.error)
-        self._took = time.monotonic() - began - waited
+        self._rest = max(rest, _SHARE_OF_TIME * (time.monotonic() - began - waited))
 
     def _elsewhere(self) -> Optimizer | None:
         """Who does the next pass, if not this process: to start another for a small one would not be worth it."""
@@ -154,7 +157,7 @@ class Maintenance:
             await self.keep()
             # Bloat that was too young to be removed is looked at again once it is old enough.
             again = _PRESSED_RETENTION.total_seconds() + 1 if self.measure.is_bloated or self.error else None
-            await _first(self._stopped, max(_SHORTEST_REST, _SHARE_OF_TIME * self._took))
+            await _first(self._stopped, self._rest)
             await _first(self._written, again)
 
 

@@ -40,6 +40,8 @@ _HOT = 512 * 1024**2
 _IDS_PER_DELETE = 500
 _JOINED_ROWS, _JOINED_BYTES, _JOINED_ROW_BYTES = 16_384, 64 * 1024**2, 2048
 """What is joined at once: rows, bytes, and the bytes of a row beside its vector."""
+_LARGE = 2000
+"""Rows from which on the table is not worth writing anew for a few."""
 _REMEMBERED = 200_000
 """Rows of a table whose ids are read at the first write: of a larger one that would take longer than asking it."""
 _INLINE_ROWS = 256
@@ -302,7 +304,9 @@ class Store(Reading):
         """
         commits, began, spent = self._commits, time.monotonic(), None
         await self._words.revise()
-        await self._join_tail()
+        # Of a small table all is written anew in a moment, and without the lock that joining takes.
+        if await self._table.count_rows() >= _LARGE:
+            await self._join_tail()
         filtered = dict(self._filtered)
         if optimizer is not None:
             spent = await optimizer.optimize(self._folder, self.name, filtered, retention)
