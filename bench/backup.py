@@ -28,7 +28,6 @@ import json, sys, time
 from pathlib import Path
 from config import load
 from server.place import Place
-from server.policies.backup.filling import Filling
 from server.policies.backup.job import Backup
 waited = 0.0
 def timed(room, name):
@@ -42,7 +41,6 @@ def timed(room, name):
             waited += time.perf_counter() - began
     setattr(room, name, call)
 timed(Place, "settle")
-timed(Filling, "_free")  # where blocks are laid once the disk has taken those before them
 recipe = load(Path(sys.argv[1]))
 began = time.perf_counter()
 done = Backup.declared(recipe, lambda sentence: None).make(recipe)
