@@ -13,6 +13,7 @@ from server.errors import InvalidValue
 _LEASE = "lease-"
 _LONGEST = timedelta(hours=1)
 _SECOND = timedelta(seconds=1)
+_GONE, _TRIES = "Not found", 20
 
 _leases = itertools.count()
 
@@ -46,7 +47,7 @@ class Leases:
 
     async def clearing(self, retention: timedelta) -> timedelta:
         """`retention`, or longer where a version is leased that is older: LanceDB refuses to clean past a tag."""
-        tags = await self._table.tags.list()
+        tags = await self._tags()
         for name in [each for each in tags if _is_over(each)]:
             await self._table.tags.delete(name)
             del tags[name]
@@ -55,6 +56,17 @@ class Leases:
             each["timestamp"] for each in await self._table.list_versions() if each["version"] in leased
         ]
         return max([retention, *(datetime.now() - each + _SECOND for each in made)])  # as LanceDB tells it
+
+    async def _tags(self) -> dict[str, Any]:
+        """All of the table's. LanceDB reads one after another, and gives up where one goes meanwhile: a lease ends."""
+        tries = 0
+        while True:
+            try:
+                return dict(await self._table.tags.list())
+            except RuntimeError as error:
+                tries += 1
+                if _GONE not in str(error) or tries == _TRIES:
+                    raise
 
 
 def _is_over(tag: str) -> bool:

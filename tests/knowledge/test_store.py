@@ -323,3 +323,23 @@ async def test_lancedb_says_nothing_of_its_own_beside_the_servers_log(tmp_path: 
         check=False,
     )
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+async def test_leases_that_end_meanwhile_keep_nobody_from_cleaning_up(tmp_path: Path) -> None:
+    store = await filled(tmp_path, 3)
+    version = await store.version()
+    done = asyncio.Event()
+
+    async def read() -> None:
+        while not done.is_set():
+            async with store.at(version) as earlier:
+                assert await earlier.count() == (3, 3)
+
+    async def clean() -> None:
+        for _ in range(40):
+            assert await store._leases.clearing(timedelta(0)) >= timedelta(0)
+        done.set()
+
+    async with asyncio.timeout(60):
+        await asyncio.gather(clean(), *(read() for _ in range(8)))
+    await store.close()
