@@ -16,7 +16,7 @@ server:
     queue: 200
     header_timeout: 700ms
     body_timeout: 700ms
-    write_timeout: 700ms
+    write_timeout: 1500ms
   hosts: [hearth.example.com]
   cors: ["https://chat.example.com"]
   keep_alive: 200ms
