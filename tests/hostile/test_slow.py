@@ -1,6 +1,7 @@
 """Clients that take their time: heads and bodies that never end, answers that nobody reads, connections by the hundred.
 
-Its limits are 700 ms, 1500 ms for what is read slowly, and 100 connections; that others are served meanwhile is what each test asks.
+The server's limits are 700 ms, 1500 ms for what is read slowly, and 100 connections; that others are served meanwhile
+is what each test asks.
 """
 
 import select
