@@ -86,11 +86,12 @@ class _Backup:
             self._make(folder, number)
 
     def change(self, folder: Path, file: int, seed: int) -> None:
-        half = folder / "half"
-        half.write_bytes(np.random.default_rng(seed).bytes(_FILE))
-        half.replace(folder / "weights" / f"{file}.gguf")
+        half, data = folder / "half", np.random.default_rng(seed).bytes(_FILE)
+        half.write_bytes(data)
+        # Before the file is there: a kill may fall in between.
         with (folder / "sums").open("a", encoding="ascii") as known:
-            known.write(f"{sha256((folder / 'weights' / f'{file}.gguf').read_bytes()).hexdigest()}\n")
+            known.write(f"{sha256(data).hexdigest()}\n")
+        half.replace(folder / "weights" / f"{file}.gguf")
 
     def _make(self, folder: Path, number: int) -> None:
         from server.policies.backup.job import Backup
