@@ -14,11 +14,11 @@ from time import perf_counter
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.knowledge.made import SHAPE, batches, bytes_on_disk, vectors, words
+from bench.knowledge.made import SHAPE, batches, bytes_on_disk, vectors
+from bench.knowledge.measures import both_halves
 from bench.table import Figure
 from server.knowledge.maintenance import Maintenance
 from server.knowledge.reading import Reading
-from server.knowledge.search import Embedded, Legs, Query, hit, ranked
 from server.knowledge.store import Store
 
 _QUESTIONS, _K, _ROUNDS = 100, 10, 3
@@ -116,18 +116,7 @@ async def _searched(
 
 
 async def _hybrid(name: str, store: Store) -> Figure:
-    questions = vectors(_QUESTIONS, -1 % 2**32)
-
-    async def asked(n: int) -> object:
-        async def embedded(_: str) -> Embedded:
-            return Embedded(questions[n % _QUESTIONS], 0)
-
-        query = Query(text=words(n % _QUESTIONS), k=_K, mode="hybrid", where=None)
-        legs = Legs(store, query, embedded)
-        await legs.run()
-        return [hit("bench", *found, {}) for found in ranked(legs, query).rows]
-
-    median, late = await _spread(asked)
+    median, late = await _spread(both_halves(store, vectors(_QUESTIONS, -1 % 2**32)))
     return Figure(f"{name}, p50", median, "ms", peer=f"p99 {late:.1f} ms", digits=1)
 
 

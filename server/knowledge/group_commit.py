@@ -92,11 +92,19 @@ class GroupCommit:
             self._preparing = None
 
     async def _prepared(self, group: Sequence[_Put]) -> Ahead | None:
-        """None where it failed: bringing them in finds out once more, and which of them is at fault."""
+        """None where it failed: bringing them in finds out once more, and which of them is at fault.
+
+        A fault that took long is all of theirs at once: nobody waits for a deadline twice.
+        """
         documents = [each for put in group for each in put.documents]
+        began = time.monotonic()
         try:
             return await _as_asked(group[0], self._prepare(documents, group[0].chunk))
-        except (HearthError, OSError, ValueError, RuntimeError):
+        except HearthError as error:
+            if time.monotonic() - began >= _LONG_S:
+                _fail(group, error)
+            return None
+        except (OSError, ValueError, RuntimeError):
             return None
         except BaseException as error:
             _fail(group, error)

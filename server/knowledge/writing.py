@@ -71,12 +71,10 @@ class Writing:
 
     async def _ahead(self, documents: Sequence[Document], chunk: ChunkSpec | None) -> Ahead | None:
         """What `_put` will need of them; None where the table has no model just now."""
-        store, embedder = self._opened_store(), self._serving.embedder()
-        return (
-            None
-            if embedder is None
-            else await Ahead.of(documents, await self._cutter_of(store, chunk, embedder), embedder)
-        )
+        store = self._opened_store()
+        if (embedder := self._serving.embedder()) is None:
+            return None
+        return await Ahead.of(documents, await self._cutter_of(store, chunk, embedder), embedder)
 
     async def _put(self, documents: Sequence[Document], chunk: ChunkSpec | None, ahead: Ahead | None) -> IngestReport:
         """Documents that are allowed here; under the turn."""

@@ -15,7 +15,6 @@ import signal
 import sys
 import tempfile
 import threading
-import traceback
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from datetime import timedelta
@@ -34,6 +33,7 @@ from server.knowledge.store import Store
 from server.state import State
 from tests.knowledge.hashing import HashEmbedder
 from tests.knowledge.sources.brokers import redis_server
+from tests.policies.forking import forked
 
 WRITES = {
     Store: ("replace", "delete", "set_attributes", "indexing", "compact"),
@@ -200,14 +200,14 @@ class Lives:
         return folder
 
     def _forked(self, folder: Path, at: int) -> int:
-        return _in_a_fork(lambda: _child(folder, self._url, at))
+        return forked(lambda: _child(folder, self._url, at))
 
     def _recover(self, folder: Path) -> None:
         def run() -> None:
             found = asyncio.run(_lived(Life(folder, self._url)))
             (folder / "rows").write_text(json.dumps(found), encoding="utf-8")
 
-        assert _ended(_in_a_fork(run)) == 0
+        assert _ended(forked(run)) == 0
 
 
 async def _lived(life: Life) -> Rows:
@@ -218,21 +218,6 @@ async def _lived(life: Life) -> Rows:
 def _rows(folder: Path) -> Rows:
     found: Rows = json.loads((folder / "rows").read_text(encoding="utf-8"))
     return found
-
-
-def _in_a_fork(run: Callable[[], None]) -> int:
-    """Its process id. Nothing of this process may have begun a thread that `run` needs."""
-    if (child := os.fork()) != 0:
-        return child
-    code = 1
-    try:
-        run()
-        code = 0
-    except BaseException:  # noqa: BLE001  (whatever it is, this process ends here)
-        traceback.print_exc()
-    finally:
-        sys.stderr.flush()
-        os._exit(code)
 
 
 def _ended(child: int) -> int:

@@ -167,3 +167,19 @@ async def test_who_leaves_while_others_are_written_has_put_nothing(make: Make, m
         await one
         await of.upsert([note("last", "Last.")])
         assert [each.id for each in await of.documents()] == ["last", "one"]
+
+
+async def test_a_fault_that_took_long_is_not_waited_for_again(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    embedder = Telling()
+    async with make(embedder, glob=None) as of, asyncio.timeout(30):
+        asked: list[int] = []
+
+        async def failing(inputs: Any, side: Any = "document") -> Any:
+            asked.append(len(inputs))
+            raise KnowledgeUnavailable("its deadline is over")
+
+        monkeypatch.setattr("server.knowledge.group_commit._LONG_S", 0.0)
+        monkeypatch.setattr(embedder, "embed", failing)
+        found = await at_once(*(of.upsert([note(f"n{n}", f"Number {n}.")]) for n in range(3)))
+        assert [type(each) for each in found] == [KnowledgeUnavailable] * 3
+        assert asked == [3]

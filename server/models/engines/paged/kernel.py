@@ -1,6 +1,6 @@
 """The multiplication compiled on this machine (`kernel.cpp`) as nodes of OpenVINO's graphs, and their weights.
 
-Knows matrices and nodes, nothing of decoders. Where it lies, and that it is there, is of `server.models.multiplying`.
+Knows matrices and nodes, nothing of decoders. `server.models.openvino_kernel` knows where the library lies.
 """
 
 import ctypes
