@@ -41,7 +41,7 @@ def share(setup: Setup) -> list[Figure]:
             ours.append(hearth.run([prompts.unique(SHORT_PROMPT).ids], setup.size.tokens).rate)
             if llama is not None:
                 theirs.append(_rate(llama, prompts, setup.size.tokens))
-            bandwidths.append(memory.best())
+            bandwidths.append(memory.usual())
 
     def used(rates: list[float]) -> float:
         return median(read * rate / most for rate, most in zip(rates, bandwidths, strict=True))

@@ -1,4 +1,4 @@
-"""The multiplication of the openvino engine (`kernel.cpp`) compiled by this machine's own C++ compiler.
+"""What the openvino engine computes by itself (`paged/compiled/`), compiled by this machine's own C++ compiler.
 
 Headers and libraries are those of OpenVINO's package. A process of its own compiles and another one tries what came
 out; this one imports no runtime.
@@ -24,6 +24,7 @@ from server.models.engines.paged import trial
 from server.models.engines.paged.kernel import Kernel
 kernel = Kernel(Path(sys.argv[1]))
 trial.multiplies(kernel)
+trial.decodes(kernel)
 print(kernel.registers)
 """
 
@@ -96,8 +97,9 @@ def command(compiler: str, package: Path, library: Path) -> list[str]:
         linked.append(f"-l:{lies[0].name}")
     # No path to them is written into it: the process that loads it has them already, and they are found by name.
     where = [f"-I{package / 'include'}", f"-L{package / 'libs'}"]
-    flags = ["-O3", "-std=c++17", "-shared", "-fPIC", "-fvisibility=hidden"]
-    return [compiler, *flags, *where, str(openvino_kernel.SOURCE), "-o", str(library), *linked]
+    flags = ["-O3", "-std=c++17", "-shared", "-fPIC", "-fvisibility=hidden", "-pthread"]
+    sources = map(str, sorted(openvino_kernel.SOURCES.glob("*.cpp")))
+    return [compiler, *flags, *where, *sources, "-o", str(library), *linked]
 
 
 def _tried(library: Path) -> str:

@@ -1,4 +1,4 @@
-"""Where the multiplication for OpenVINO that is compiled on this machine lies; builds nothing and imports no runtime.
+"""Where what is compiled on this machine for the openvino engine lies; builds nothing and imports no runtime.
 
 One folder for each release of OpenVINO and each text of ours: a library fits the headers it was compiled with. It
 chooses between instructions of the processor when it runs, so it belongs to no single one.
@@ -10,7 +10,8 @@ import sys
 from importlib import metadata, util
 from pathlib import Path
 
-SOURCE = Path(__file__).parent / "engines" / "paged" / "kernel.cpp"
+SOURCES = Path(__file__).parent / "engines" / "paged" / "compiled"
+"""The folder of its text."""
 LIBRARY = "kernel.so"
 """Moved into its folder last: one that is there was tried."""
 
@@ -36,8 +37,10 @@ def possible() -> bool:
 
 def place(engines: Path) -> Path:
     """The folder for what is installed now."""
-    text = hashlib.sha256(SOURCE.read_bytes()).hexdigest()[:8]
-    return engines / f"openvino-{version()}-{sys.platform}-{platform.machine().lower()}-{text}"
+    text = hashlib.sha256()
+    for file in sorted(SOURCES.glob("*.?pp")):
+        text.update(file.read_bytes())
+    return engines / f"openvino-{version()}-{sys.platform}-{platform.machine().lower()}-{text.hexdigest()[:8]}"
 
 
 def found(engines: Path) -> Path | None:

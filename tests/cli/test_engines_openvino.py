@@ -70,10 +70,10 @@ def test_it_is_compiled_once_and_then_in_the_table(machine: Machine) -> None:
 
 
 def test_what_breaks_or_cannot_be_used_leaves_nothing_but_the_log(machine: Machine) -> None:
-    machine.compiles("echo 'kernel.cpp:9: no such header' >&2; exit 1")
+    machine.compiles("echo 'node.cpp:9: no such header' >&2; exit 1")
     done = machine.hearth("build", "openvino")
     assert done.returncode == 1
-    assert "kernel.cpp:9: no such header" in done.stderr
+    assert "node.cpp:9: no such header" in done.stderr
     assert "the build failed; the whole log is" in done.stderr
     machine.compiles("echo 'not a library' > $2")
     done = machine.hearth("build", "openvino")

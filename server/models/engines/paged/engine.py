@@ -31,9 +31,10 @@ from server.models.engines.paged.folder import Folder
 from server.models.engines.paged.gguf_file import GgufFile
 from server.models.engines.paged.kernel import Kernel
 from server.models.engines.paged.pages import Pages
-from server.models.engines.paged.runtime import ROUNDED, Decoder, Span, capabilities, precision_of
+from server.models.engines.paged.runtime import ROUNDED, Decoder, capabilities, precision_of
 from server.models.engines.paged.schedule import Schedule, Sequence, Work
 from server.models.engines.paged.size import held
+from server.models.engines.paged.span import Span
 from server.models.engines.paged.speculation import Draft, ModelDraft, NgramDraft
 from server.models.engines.sampling import vocabulary
 from server.models.engines.sampling.admission import Desk
@@ -191,6 +192,7 @@ class PagedEngine:
         try:
             kernel = Kernel(library)
             trial.multiplies(kernel)
+            trial.decodes(kernel)
         except RuntimeError as error:
             log.warning("the kernel built on this machine is not used: %s", error)
             return None
@@ -203,7 +205,9 @@ class PagedEngine:
         for _ in range(2):
             started = time.perf_counter()
             self._decoder.compute([Span([0] * count, 0, [0], 1)])
-        return count / (time.perf_counter() - started)
+        rate = count / (time.perf_counter() - started)
+        self._decoder.compute([Span([0], 0, [0], 1, written=True)])
+        return rate
 
     # ---- requests -----------------------------------------------------------------------------------------------
 
@@ -301,7 +305,8 @@ class PagedEngine:
         if self._answers[sequence.key].scores_prompt:
             return Span(tokens, sequence.past, sequence.pages, work.count)
         wanted = 1 + len(work.guesses) if work.ends else 0
-        return Span(tokens + work.guesses, sequence.past, sequence.pages, wanted)
+        written = work.count == 1 and sequence.past >= sequence.prompt
+        return Span(tokens + work.guesses, sequence.past, sequence.pages, wanted, written)
 
     def _turns(self, works: list[Work], spans: list[Span], logits: Rows) -> list[_Turn]:
         """The answers that get their next token now; on the way prompts are scored."""

@@ -6,6 +6,7 @@ compares a small model with numpy at every start, so that a release that changes
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -14,8 +15,8 @@ import openvino.opset16 as ops
 from numpy.typing import NDArray
 from openvino.op import _PagedAttentionExtension
 
-from server.models.engines.paged.kernel import BLOCK, Kernel
-from server.models.engines.paged.weights import Float, Int8, Matrix, UInt4, Weights, joined
+from server.models.engines.paged.packs import Packs
+from server.models.engines.paged.weights import Float, Int8, Matrix, UInt4, Weights, count, joined
 
 Node = Any
 """An OpenVINO node; the package has no types for what its operations return."""
@@ -23,10 +24,18 @@ Keep = Callable[[NDArray[Any]], NDArray[Any]]
 """Gives the same values in memory that stays; see `constants`."""
 
 
-def decoder(weights: Weights, keep: Keep, kernel: Kernel | None = None) -> ov.Model:
+@dataclass(frozen=True)
+class Graph:
+    """A decoder's graph, and the embedding whose rows it looks up."""
+
+    model: ov.Model
+    embedding: Matrix
+
+
+def decoder(weights: Weights, keep: Keep, packs: Packs | None = None) -> Graph:
     """The graph, whose large constants are the arrays that `keep` gives for them: they have to live as long as it.
 
-    With `kernel`, which has to live as long too, quantised matrices are multiplied by that and are its own.
+    With `packs`, whose kernel has to live as long too, quantised matrices are multiplied by that and are its own.
 
     Inputs, T tokens of all sequences in a row:
 
@@ -34,18 +43,18 @@ def decoder(weights: Weights, keep: Keep, kernel: Kernel | None = None) -> ov.Mo
     block_indices i32 [pages in use], block_indices_begins i32 [sequences + 1], max_context_len i32 [],
     sampled_tokens_indices i64 [S], and key_cache.N, value_cache.N for each layer. Output: `logits` f32 [S, vocabulary].
     """
-    return _Builder(weights, keep, kernel).build()
+    return _Builder(weights, keep, packs).build()
 
 
 class _Builder:
-    def __init__(self, weights: Weights, keep: Keep, kernel: Kernel | None) -> None:
+    def __init__(self, weights: Weights, keep: Keep, packs: Packs | None) -> None:
         self._weights = weights
         self._keep = keep
-        self._kernel = kernel
+        self._packs = packs
         self._shape = weights.shape
         self._inputs: list[Node] = []
 
-    def build(self) -> ov.Model:
+    def build(self) -> Graph:
         weights, shape = self._weights, self._shape
         ids = self._input("input_ids", [-1], np.int64)
         positions = self._input("position_ids", [-1], np.int64)
@@ -60,8 +69,8 @@ class _Builder:
             )
         ]
         sampled = self._input("sampled_tokens_indices", [-1], np.int64)
-        table = weights.matrix("embedding")
-        embedding = _matrix(table, self._keep)
+        table = _kept(weights.matrix("embedding"), self._keep)
+        embedding = _matrix(table)
         rotate = _rotation(positions, shape.frequencies)
         state = ops.unsqueeze(ops.gather(embedding, ids, ops.constant(np.int64(0))), _ints(1))
         for layer in range(shape.layers):
@@ -71,14 +80,14 @@ class _Builder:
             state = _rows(state, sampled)
         own = weights.matrix("head") if weights.has("head") else None
         head = table if own is None else own
-        if self._kernel is not None and not isinstance(head, Float):
-            product = self._kernel.product(state, [head], norm=self._told("norm"))
+        if self._packs is not None and (packed := self._packs.pack(("head",), None, [head])) is not None:
+            product = self._packs.kernel.product(state, packed, norm=self._told("norm"))
         else:
-            matrix = embedding if own is None else _matrix(own, self._keep)
+            matrix = embedding if own is None else _matrix(_kept(own, self._keep))
             product = ops.matmul(self._norm(state, "norm"), matrix, False, True)
         logits = ops.reshape(product, _ints(-1, shape.vocabulary), False)
         logits.output(0).set_names({"logits"})
-        return ov.Model([ops.result(logits)], self._inputs, "decoder")
+        return Graph(ov.Model([ops.result(logits)], self._inputs, "decoder"), table)
 
     def _input(self, name: str, size: Sequence[int], kind: Any) -> Node:
         made = ops.parameter(list(size), kind, name)
@@ -102,20 +111,21 @@ class _Builder:
 
     def _gated(self, state: Node, layer: int) -> Node:
         """What the feed-forward network's gate lets through: silu(gate) * up of the normalised state."""
-        parts = [self._weights.matrix(name, layer) for name in ("gate", "up")]
-        biased = any(self._weights.has(f"{name}.bias", layer) for name in ("gate", "up"))
-        alike = _alike(parts)
-        if self._kernel is not None and alike is not None and not biased and _count(parts[0]) % BLOCK == 0:
-            return self._kernel.product(state, alike, norm=self._told("ffn_norm", layer), gated=True)
-        gate, up = self._linears(state, ("gate", "up"), layer, norm="ffn_norm")
+        names = ("gate", "up")
+        parts = [self._weights.matrix(name, layer) for name in names]
+        if self._packs is not None and not any(self._weights.has(f"{name}.bias", layer) for name in names):
+            packed = self._packs.pack(names, layer, parts, gated=True)
+            if packed is not None:
+                return self._packs.kernel.product(state, packed, norm=self._told("ffn_norm", layer))
+        gate, up = self._linears(state, names, layer, norm="ffn_norm")
         return ops.multiply(ops.swish(gate), up)
 
     def _added(self, state: Node, update: Node, name: str, layer: int) -> Node:
         """The state with the projection of an update added to it."""
         matrix, bias = self._weights.matrix(name, layer), self._bias(name, layer)
-        if self._kernel is not None and not isinstance(matrix, Float):
-            return _biased(self._kernel.product(update, [matrix], added=state), bias)
-        return ops.add(state, _biased(self._product(update, matrix), bias))
+        if self._packs is not None and (packed := self._packs.pack((name,), layer, [matrix])) is not None:
+            return _biased(self._packs.kernel.product(update, packed, added=state), bias)
+        return ops.add(state, _biased(self._multiplied(update, matrix), bias))
 
     def _norm(self, state: Node, name: str, layer: int | None = None) -> Node:
         mean = ops.reduce_mean(ops.power(state, _float(2.0)), ops.constant(np.array([-1], np.int32)), True)
@@ -130,16 +140,16 @@ class _Builder:
         """Projections of one state, normalised, as one multiplication where their matrices are of one kind."""
         parts = [self._weights.matrix(name, layer) for name in names]
         biases = [self._bias(name, layer) for name in names]
-        sizes = [_count(part) for part in parts]
-        alike = None if self._kernel is None else _alike(parts)
-        if alike is not None and self._kernel is not None:
-            product = self._kernel.product(state, alike, norm=self._told(norm, layer))
+        sizes = [count(part) for part in parts]
+        if self._packs is not None and (packed := self._packs.pack(names, layer, parts)) is not None:
+            product = self._packs.kernel.product(state, packed, norm=self._told(norm, layer))
         else:
             normed = self._norm(state, norm, layer)
             whole = joined(parts)
             if whole is None:
-                return [_biased(self._product(normed, part), bias) for part, bias in zip(parts, biases, strict=True)]
-            product = self._product(normed, whole)
+                each = zip(names, parts, biases, strict=True)
+                return [_biased(self._product(normed, name, layer, part), bias) for name, part, bias in each]
+            product = self._multiplied(normed, whole)
         if any(each is not None for each in biases):
             zeros = (np.zeros(size, np.float32) for size in sizes)
             bias = np.concatenate([zero if each is None else each for each, zero in zip(biases, zeros, strict=True)])
@@ -147,10 +157,13 @@ class _Builder:
         split = ops.variadic_split(product, ops.constant(np.int64(-1)), _ints(*sizes))
         return [split.output(at) for at in range(len(names))]
 
-    def _product(self, state: Node, matrix: Matrix) -> Node:
-        if self._kernel is not None and not isinstance(matrix, Float):
-            return self._kernel.product(state, [matrix])
-        return ops.matmul(state, _matrix(matrix, self._keep), False, True)
+    def _product(self, state: Node, name: str, layer: int, matrix: Matrix) -> Node:
+        if self._packs is not None and (packed := self._packs.pack((name,), layer, [matrix])) is not None:
+            return self._packs.kernel.product(state, packed)
+        return self._multiplied(state, matrix)
+
+    def _multiplied(self, state: Node, matrix: Matrix) -> Node:
+        return ops.matmul(state, _matrix(_kept(matrix, self._keep)), False, True)
 
     def _bias(self, name: str, layer: int) -> NDArray[np.float32] | None:
         return self._weights.vector(f"{name}.bias", layer) if self._weights.has(f"{name}.bias", layer) else None
@@ -219,37 +232,36 @@ def _biased(state: Node, bias: NDArray[np.float32] | None) -> Node:
     return state if bias is None else ops.add(state, ops.constant(bias))
 
 
-def _alike(parts: Sequence[Matrix]) -> list[Int8 | UInt4] | None:
-    """The same matrices where all are quantised, and in one way."""
-    quantised = [part for part in parts if not isinstance(part, Float)]
-    return quantised if len(quantised) == len(parts) and len({type(part) for part in parts}) == 1 else None
+def _kept(matrix: Matrix, keep: Keep) -> Matrix:
+    match matrix:
+        case Float(values):
+            return Float(keep(values))
+        case Int8(values, scales):
+            return Int8(keep(values), keep(scales))
+        case UInt4(packed, scales):
+            return UInt4(keep(packed), keep(scales))
 
 
-def _count(matrix: Matrix) -> int:
-    """Its rows."""
-    return len(matrix.packed if isinstance(matrix, UInt4) else matrix.values)
-
-
-def _matrix(matrix: Matrix, keep: Keep) -> Node:
+def _matrix(matrix: Matrix) -> Node:
     """A constant that stays compressed: OpenVINO recognises constant, convert, subtract, multiply before a matmul.
 
-    The constants share the kept arrays' memory.
+    It shares the memory of the arrays.
     """
     match matrix:
         case Float(values):
-            return ops.constant(keep(values), shared_memory=True)
+            return ops.constant(values, shared_memory=True)
         case Int8(values, scales):
             rows, groups, size = values.shape
-            whole = ops.convert(ops.constant(keep(values), shared_memory=True), "f16")
+            whole = ops.convert(ops.constant(values, shared_memory=True), "f16")
         case UInt4(packed, scales):
             rows, groups, size = packed.shape[0], packed.shape[1], packed.shape[2] * 2
-            nibbles = ov.Tensor(keep(packed), ov.Shape([rows, groups, size]), ov.Type.u4)
+            nibbles = ov.Tensor(packed, ov.Shape([rows, groups, size]), ov.Type.u4)
             eight = ov.Tensor(ov.Type.u4, ov.Shape([1]))
             eight.data[:] = 8
             whole = ops.subtract(
                 ops.convert(ops.constant(nibbles, shared_memory=True), "f16"), ops.convert(ops.constant(eight), "f16")
             )
-    scaled = ops.multiply(whole, ops.constant(keep(scales), shared_memory=True))
+    scaled = ops.multiply(whole, ops.constant(scales, shared_memory=True))
     return ops.convert(ops.reshape(scaled, _ints(rows, groups * size), False), "f32")
 
 

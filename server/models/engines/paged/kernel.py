@@ -1,11 +1,12 @@
-"""The multiplication compiled on this machine (`kernel.cpp`) as nodes of OpenVINO's graphs, and their weights.
+"""The multiplication compiled on this machine (`compiled/`) as nodes of OpenVINO's graphs, and its weights.
 
-Knows matrices and nodes, nothing of decoders. `server.models.openvino_kernel` knows where the library lies.
+Knows matrices and nodes, nothing of decoders: what computes one is `decoding`. `server.models.openvino_kernel` knows
+where the library lies.
 """
 
 import ctypes
-import mmap
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from openvino.utils.node_factory import NodeFactory
 
+from server.models.engines.paged.memory import Memory
 from server.models.engines.paged.weights import GROUP, Int8, UInt4
 
 Node = Any
@@ -20,9 +22,19 @@ Node = Any
 
 BLOCK = 16
 """Rows of a matrix side by side; outputs come so many at a time."""
-_CHUNK = 64 << 20
-"""Bytes of memory asked for at once. What is not written of them takes none."""
-_ALIGNED = 64
+
+
+@dataclass(frozen=True)
+class Packed:
+    """Matrices of one kind, one below another, in the kernel's memory; with `gated` two, whose blocks take turns."""
+
+    values: "NDArray[np.uint32]"
+    scales: "NDArray[np.float16]"
+    columns: int
+    width: int
+    """Of what comes out: with a gate half as many as there are rows."""
+    bits: int
+    gated: bool
 
 
 class Kernel:
@@ -35,7 +47,8 @@ class Kernel:
         """
         try:
             library = library.resolve()  # a name without a folder would be looked for elsewhere
-            width = int(ctypes.CDLL(str(library)).hearth_kernel_width())
+            self.library = ctypes.CDLL(str(library))
+            width = int(self.library.hearth_width())
             self._factory = NodeFactory("opset16")
             self._factory.add_extension(str(library))
         except (OSError, AttributeError, RuntimeError) as error:
@@ -43,44 +56,54 @@ class Kernel:
         if not width:
             raise RuntimeError("this processor has neither AVX2 nor AVX-512")
         self.registers = min(width, registers or width)
-        self._chunks: list[mmap.mmap] = []
-        self._used = _CHUNK
-        self.bytes = 0
+        self._memory = Memory()
+
+    @property
+    def bytes(self) -> int:
         """Of all its weights and scales."""
+        return self._memory.bytes
 
     def product(
         self,
         state: Node,
-        matrices: Sequence[Int8 | UInt4],
+        packed: Packed,
         *,
-        norm: tuple[NDArray[np.float32], float] | None = None,
-        gated: bool = False,
+        norm: "tuple[NDArray[np.float32], float] | None" = None,
         added: Node | None = None,
     ) -> Node:
-        """`state` [..., K] by the rows of `matrices`, one after another, all of one kind: [..., rows].
+        """`state` [..., columns] by the rows of matrices: [..., width]; of a gate, silu of the first's times the
+        second's.
 
-        `norm`, weights [K] and epsilon, is RMS normalisation of the state before that. With `gated` there are two
-        matrices as high as each other, by whole blocks, and the result is silu of the first's times the second's.
-        `added` [..., rows] is added to the result.
+        `norm`, weights [columns] and epsilon, is RMS normalisation of the state before that. `added` [..., width] is
+        added to the result.
         """
+        told = {
+            "columns": packed.columns,
+            "width": packed.width,
+            "bits": packed.bits,
+            "registers": self.registers,
+            "values": packed.values.ctypes.data,
+            "scales": packed.scales.ctypes.data,
+            "norm": 0 if norm is None else self.vector(norm[0]).ctypes.data,
+            "eps": 0.0 if norm is None else norm[1],
+            "gated": packed.gated,
+        }
+        return self._factory.create("QuantisedProduct", [state] if added is None else [state, added], told)
+
+    def vector(self, values: "NDArray[np.float32]") -> "NDArray[np.float32]":
+        """The same, in memory that lives as long as this."""
+        kept: NDArray[np.float32] = self._memory.zeros(values.shape, np.dtype(np.float32))
+        kept[:] = values
+        return kept
+
+    def packed(self, matrices: Sequence[Int8 | UInt4], *, gated: bool = False) -> Packed:
+        """Matrices of one kind as the kernel reads them. Those of a gate are two as high as each other, by whole
+        blocks."""
         rows = sum(map(_rows, matrices))
         values, scales = self._packed(matrices, interleaved=gated)
-        told = {
-            "columns": matrices[0].scales.shape[1] * GROUP,
-            "width": rows // 2 if gated else rows,
-            "bits": 4 if isinstance(matrices[0], UInt4) else 8,
-            "registers": self.registers,
-            "values": values.ctypes.data,
-            "scales": scales.ctypes.data,
-            "norm": 0,
-            "eps": 0.0,
-            "gated": gated,
-        }
-        if norm is not None:
-            weights = self._room(norm[0].shape, np.dtype(np.float32))
-            weights[:] = norm[0]
-            told |= {"norm": weights.ctypes.data, "eps": norm[1]}
-        return self._factory.create("QuantisedProduct", [state] if added is None else [state, added], told)
+        columns = matrices[0].scales.shape[1] * GROUP
+        bits = 4 if isinstance(matrices[0], UInt4) else 8
+        return Packed(values, scales, columns, rows // 2 if gated else rows, bits, gated)
 
     def _packed(
         self, matrices: Sequence[Int8 | UInt4], *, interleaved: bool
@@ -94,8 +117,8 @@ class Kernel:
         values = _bytes(matrices[0]).view(np.uint32)
         _, groups, fours = values.shape
         blocks = -(-total // BLOCK)
-        packed = self._room((blocks, groups, fours, BLOCK), np.dtype(np.uint32))
-        scales = self._room((blocks, groups, BLOCK), np.dtype(np.float16))
+        packed = self._memory.zeros((blocks, groups, fours, BLOCK), np.dtype(np.uint32))
+        scales = self._memory.zeros((blocks, groups, BLOCK), np.dtype(np.float16))
         first = 0
         for at, matrix in enumerate(matrices):
             into = slice(at, None, len(matrices)) if interleaved else slice(None)
@@ -106,22 +129,6 @@ class Kernel:
         if isinstance(matrices[0], Int8):
             packed ^= np.uint32(0x80808080)
         return packed, scales
-
-    def _room(self, size: tuple[int, ...], kind: "np.dtype[Any]") -> "NDArray[Any]":
-        """Zeros of that size, in large pages where the system has them: a step reads all of them, and with pages of
-        4 KiB looking up where they are takes a quarter of its time."""
-        count = int(np.prod(size))
-        octets = count * kind.itemsize
-        start = -(-self._used // _ALIGNED) * _ALIGNED
-        if not self._chunks or start + octets > len(self._chunks[-1]):
-            chunk = mmap.mmap(-1, max(_CHUNK, octets), flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-            if hasattr(mmap, "MADV_HUGEPAGE"):
-                chunk.madvise(mmap.MADV_HUGEPAGE)
-            self._chunks.append(chunk)
-            start = 0
-        self._used = start + octets
-        self.bytes += octets
-        return np.frombuffer(self._chunks[-1], kind, count, start).reshape(size)
 
 
 def _rows(matrix: Int8 | UInt4) -> int:

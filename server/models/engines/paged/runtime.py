@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Collection
-from dataclasses import dataclass
 from itertools import accumulate
 
 import numpy as np
@@ -10,24 +9,14 @@ import openvino as ov
 from numpy.typing import NDArray
 
 from server.models.engines.paged.constants import Constants
+from server.models.engines.paged.decoding import PAGE, CompiledDecoder, possible
 from server.models.engines.paged.graph import decoder
 from server.models.engines.paged.kernel import Kernel
-from server.models.engines.paged.weights import GROUP, Weights
+from server.models.engines.paged.memory import Memory
+from server.models.engines.paged.packs import Packs
+from server.models.engines.paged.span import Span
+from server.models.engines.paged.weights import GROUP, Matrix, Weights
 from server.models.header import WeightsError
-
-
-@dataclass(frozen=True)
-class Span:
-    """A sequence's part in a step: `tokens` at positions from `past`, in `pages`.
-
-    `wanted` of its last positions give logits: 0 none, 1 the last token's, n the last n, in their order.
-    """
-
-    tokens: list[int]
-    past: int
-    pages: list[int]
-    wanted: int
-
 
 ROUNDED = "f32 with 8-bit activations"
 """The precision that is f32, but for activations that meet quantised weights: those are 8-bit in groups of 32."""
@@ -100,38 +89,81 @@ class Decoder:
         self._looked_up = _MANY
         self._kernel = kernel
         before = 0 if kernel is None else kernel.bytes
-        model = decoder(weights, self._constants.keep, kernel)
-        self.weights_bytes = sum(_octets(each) for each in model.get_ops() if each.get_type_name() == "Constant")
+        packs = None if kernel is None else Packs(kernel)
+        graph = decoder(weights, self._constants.keep, packs)
+        self.weights_bytes = sum(_octets(each) for each in graph.model.get_ops() if each.get_type_name() == "Constant")
         if kernel is not None:
             self.weights_bytes += kernel.bytes - before
-        self._compiled = ov.Core().compile_model(model, "CPU", hints)
-        del model
+        self._compiled = ov.Core().compile_model(graph.model, "CPU", hints)
+        embedding = graph.embedding
+        del graph
         self._request = self._compiled.create_infer_request()
         self._held: dict[str, NDArray[np.generic]] = {}
         ports = {each.any_name: each for each in self._compiled.inputs if "_cache." in each.any_name}
         self.page_size = ports["value_cache.0"].partial_shape[2].get_length() if ports else tokens
         self.pages = -(-tokens // self.page_size)
-        self.cache_bytes = 0
+        self._memory = Memory()
+        self._cells: dict[str, NDArray[np.generic]] = {}
         for name, port in ports.items():
             sizes = [self.pages, *(size.get_length() for size in list(port.partial_shape)[1:])]
-            cells = ov.Tensor(port.element_type, ov.Shape(sizes))
-            self.cache_bytes += cells.byte_size
-            self._request.set_tensor(name, cells)
+            # Of what numpy has no type for the bits are held.
+            self._cells[name] = self._memory.zeros(tuple(sizes), np.dtype(f"u{port.element_type.size}"))
+            self._request.set_tensor(name, ov.Tensor(self._cells[name], ov.Shape(sizes), port.element_type))
+        self.cache_bytes = sum(cells.nbytes for cells in self._cells.values())
+        self._few = None if packs is None else self._by_itself(weights, packs, embedding, caches[cache])
+
+    @property
+    def compiled(self) -> bool:
+        """Whether answers are computed without the graph."""
+        return self._few is not None
+
+    def _by_itself(self, weights: Weights, packs: Packs, embedding: Matrix, cache: str) -> CompiledDecoder | None:
+        """What computes answers without the graph, where there is such for this model and its cache."""
+        if cache not in ("bf16", "f32") or self.page_size != PAGE or not possible(weights, packs):
+            return None
+        layers = range(weights.shape.layers)
+        keys, values = ([self._cells[f"{kind}_cache.{at}"] for at in layers] for kind in ("key", "value"))
+        threads = int(self._compiled.get_property("INFERENCE_NUM_THREADS"))
+        return CompiledDecoder(weights, packs, embedding, keys, values, threads)
 
     def compute(self, spans: list[Span]) -> NDArray[np.float32]:
         """Logits f32 [sum of wanted, vocabulary], in the order of the spans; valid until the next call."""
+        # Which way a token goes hangs on nothing but itself, so an answer is the same beside any other.
+        if self._few is None or not any(span.written for span in spans):
+            return self._run(spans)
+        if all(span.written for span in spans):
+            return self._answers(self._few, spans)
+        prompts = self._run([span for span in spans if not span.written])
+        answers = self._answers(self._few, [span for span in spans if span.written])
+        rows = []
+        begins = {True: 0, False: 0}
+        for span in spans:
+            begin, end = begins[span.written], begins[span.written] + span.wanted
+            rows.append((answers if span.written else prompts)[begin:end])
+            begins[span.written] = end
+        return np.concatenate(rows)
+
+    def _answers(self, few: CompiledDecoder, spans: list[Span]) -> NDArray[np.float32]:
+        logits = few.compute(spans)
+        self._let_go(spans)
+        return logits
+
+    def _run(self, spans: list[Span]) -> NDArray[np.float32]:
         for name, values in self._inputs(spans).items():
             self._set(name, values)
         # Sharing spares a copy of all logits.
         self._request.infer(share_outputs=True)
         # The weights are packed in the first step, not when they are compiled.
+        self._let_go(spans)
+        wanted = sum(span.wanted for span in spans)
+        logits: NDArray[np.float32] = self._request.get_output_tensor(0).data
+        return logits[:wanted]
+
+    def _let_go(self, spans: list[Span]) -> None:
         self._looked_up += sum(len(span.tokens) for span in spans)
         if self._looked_up >= _MANY:
             self._constants.release()
             self._looked_up = 0
-        wanted = sum(span.wanted for span in spans)
-        logits: NDArray[np.float32] = self._request.get_output_tensor(0).data
-        return logits[:wanted]
 
     def _set(self, name: str, values: NDArray[np.generic]) -> None:
         """Steps in a row mostly have inputs of the same sizes: those are written where the last ones were."""

@@ -16,7 +16,8 @@ from collections.abc import Sequence as Listed
 from typing import Protocol
 
 from server.models.engines.paged.pages import Held, Pages
-from server.models.engines.paged.runtime import Decoder, Span
+from server.models.engines.paged.runtime import Decoder
+from server.models.engines.paged.span import Span
 
 _LONGEST, _SHORTEST = 3, 2
 """Tokens that must have come before in the same order; single ones come too often to say anything."""
@@ -106,7 +107,10 @@ class ModelDraft:
             left -= count
             held = state.held
             ends = count == held.due
-            spans.append(Span(held.tokens[held.past : held.past + count], held.past, held.pages, int(ends)))
+            tokens = held.tokens[held.past : held.past + count]
+            # More are of a prompt, or were computed once before.
+            written = count <= self.most + 1
+            spans.append(Span(tokens, held.past, held.pages, int(ends), written))
             read.append((state, held.past + count))
             if ends:
                 wanted.append((state, most, found))
@@ -130,7 +134,7 @@ class ModelDraft:
             spans = []
             for state, _, found in wanted:
                 state.fed = found[:]
-                spans.append(Span(found[-1:], state.held.past + len(found) - 1, state.held.pages, 1))
+                spans.append(Span(found[-1:], state.held.past + len(found) - 1, state.held.pages, 1, written=True))
             likeliest = self._decoder.compute(spans)[:, : self._vocabulary].argmax(-1).tolist()
 
     def _roomy(self, state: "_State", found: list[int]) -> bool:

@@ -10,7 +10,8 @@ import openvino.opset16 as ops
 from numpy.typing import NDArray
 
 from server.models.engines.paged.kernel import Kernel
-from server.models.engines.paged.runtime import ROUNDED, Decoder, Span
+from server.models.engines.paged.runtime import ROUNDED, Decoder
+from server.models.engines.paged.span import Span
 from server.models.engines.paged.weights import (
     GROUP,
     Float,
@@ -27,6 +28,8 @@ _TOLERANCE = 1e-3
 _ROUNDED_APART = 5e-3
 """The most that the kernel's results are from numpy's, over the largest: an activation that lies between two numbers
 of 8 bits may be rounded to either."""
+_FLIPPED_APART = 0.1
+"""The most that this makes of logits after two layers."""
 _NEAR = 0.99
 """The least cosine of logits to exact ones where weights and activations have 8 bits."""
 
@@ -96,6 +99,11 @@ class _Small:
         return np.concatenate([first * cos - second * sin, second * cos + first * sin], -1).astype(np.float32)
 
 
+class _Quantised(_Small):
+    def matrix(self, name: str, layer: int | None = None) -> Matrix:
+        return quantised(self._matrices[name, layer])
+
+
 def run() -> None:
     """Raises RuntimeError where the runtime's result is another than numpy's."""
     small = _Small()
@@ -121,11 +129,7 @@ def rounds() -> bool:
     Where it has no kernel for a processor it fails in the first step, or computes nothing.
     """
 
-    class Quantised(_Small):
-        def matrix(self, name: str, layer: int | None = None) -> Matrix:
-            return quantised(self._matrices[name, layer])
-
-    small = Quantised()
+    small = _Quantised()
     decoder = Decoder(small, tokens=96, precision=ROUNDED, threads=1)
     tokens = list(range(40))
     try:
@@ -149,6 +153,22 @@ def multiplies(kernel: Kernel) -> None:
                     raise RuntimeError(f"its results for {kind.__name__} are {apart:.2g} from numpy's, of the largest")
 
 
+def decodes(kernel: Kernel) -> None:
+    """Raises RuntimeError where the compiled decoder computes answers otherwise than the graph: several tokens of two
+    sequences at once, on pages in another order than memory."""
+    small = _Quantised()
+    decoder = Decoder(small, tokens=96, precision=ROUNDED, threads=2, kernel=kernel)
+    tokens = [int(token) for token in np.random.default_rng(1).integers(0, 96, 41)]
+    pages = list(range(decoder.pages))[::-1]
+    decoder.compute([Span(tokens[:30], 0, pages[:2], 0)])
+    asked = [(tokens[30:], 30, pages[:2], 11), (tokens[:3], 0, pages[2:], 1)]
+    graph, compiled = (decoder.compute([Span(*each, written) for each in asked]) for written in (False, True))
+    apart = np.abs(graph - compiled).max(-1) / np.abs(graph).max(-1)
+    # An activation between two numbers of 8 bits may be rounded to either, which only few tokens meet.
+    if not (np.median(apart) <= _TOLERANCE and apart.max() <= _FLIPPED_APART):
+        raise RuntimeError(f"its decoder's logits are up to {apart.max():.2g} from the graph's, of the largest")
+
+
 def _apart(
     kernel: Kernel,
     random: np.random.Generator,
@@ -164,7 +184,8 @@ def _apart(
     sum_ = random.normal(0, 1, (len(state), width)).astype(np.float32)
     inputs = [ops.parameter([-1, each.shape[1]], np.float32) for each in (state, sum_)]
     added = None if gated else inputs[1]
-    node = kernel.product(inputs[0], matrices, norm=(norm, 1e-5) if gated else None, gated=gated, added=added)
+    packed = kernel.packed(matrices, gated=gated)
+    node = kernel.product(inputs[0], packed, norm=(norm, 1e-5) if gated else None, added=added)
     used = inputs[: 1 if gated else 2]
     compiled = ov.Core().compile_model(ov.Model([ops.result(node)], used, "product"), "CPU")
     found = compiled([state, sum_][: len(used)])[0]

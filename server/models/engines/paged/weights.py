@@ -165,6 +165,11 @@ def joined(parts: Sequence[Matrix]) -> Matrix | None:
     return None
 
 
+def count(matrix: Matrix) -> int:
+    """Its rows."""
+    return len(matrix.packed if isinstance(matrix, UInt4) else matrix.values)
+
+
 def floats(matrix: Matrix) -> NDArray[np.float32]:
     """What it stands for, f32 [N, K]."""
     match matrix:

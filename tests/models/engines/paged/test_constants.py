@@ -10,8 +10,9 @@ import pytest
 
 from server.models.engines.paged.constants import Constants
 from server.models.engines.paged.gguf_file import GgufFile
-from server.models.engines.paged.runtime import Decoder, Span
+from server.models.engines.paged.runtime import Decoder
 from server.models.engines.paged.size import held
+from server.models.engines.paged.span import Span
 from server.models.header import WeightsError
 from tests.making import made
 

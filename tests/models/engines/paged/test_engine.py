@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from server.errors import ContextLengthExceeded, InvalidValue, RequestError
 from server.models.engine import Embed, Failed, Generate
 from server.models.engines.paged import PagedEngine
-from server.models.engines.paged.runtime import Span
+from server.models.engines.paged.span import Span
 from tests.making import TEXT, made
 from tests.models.engines.paged.answering import Answer, alone, answered, asking, opened, same, stepped
 

@@ -21,7 +21,7 @@ def _kind(operation: ov.Node) -> str:
 def test_each_layer_is_four_compressed_multiplications_and_one_attention(family: str, quant: str) -> None:
     file = GgufFile(made("random", family=family, quant=quant))
     constants = Constants(None, 0)
-    compiled = ov.Core().compile_model(decoder(file, constants.keep), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    compiled = ov.Core().compile_model(decoder(file, constants.keep).model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     operations = compiled.get_runtime_model().get_ordered_ops()
     kinds = Counter(map(_kind, operations))
     layers = file.shape.layers
@@ -41,7 +41,7 @@ def test_each_layer_is_four_compressed_multiplications_and_one_attention(family:
 
 def test_the_inputs_and_the_output_are_those_that_are_promised() -> None:
     constants = Constants(None, 0)
-    model = decoder(GgufFile(made("random", family="qwen3")), constants.keep)
+    model = decoder(GgufFile(made("random", family="qwen3")), constants.keep).model
     names = [port.any_name for port in model.inputs]
     assert names[:8] == [
         "input_ids",

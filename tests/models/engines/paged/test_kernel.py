@@ -3,7 +3,6 @@
 import shutil
 from collections import Counter
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import openvino as ov
@@ -18,8 +17,10 @@ from server.models.engines.paged.constants import Constants
 from server.models.engines.paged.gguf_file import GgufFile
 from server.models.engines.paged.graph import decoder
 from server.models.engines.paged.kernel import Kernel
-from server.models.engines.paged.runtime import Decoder, Span
+from server.models.engines.paged.packs import Packs
+from server.models.engines.paged.runtime import Decoder
 from server.models.engines.paged.size import held, predicted
+from server.models.engines.paged.span import Span
 from server.models.engines.paged.weights import Int8, UInt4
 from server.models.made.shapes import FAMILIES
 from tests.making import made
@@ -58,14 +59,16 @@ def _product(
     *,
     threads: int = 2,
     added: NDArray[np.float32] | None = None,
-    **how: Any,
+    norm: tuple[NDArray[np.float32], float] | None = None,
+    gated: bool = False,
 ) -> list[NDArray[np.float32]]:
     """Of each of the states [rows, columns], one after another through the same request; `added` is one row for all."""
     parameter = ops.parameter([-1, 1, states[0].shape[1]], np.float32)
     inputs = [parameter]
     if added is not None:
         inputs.append(ops.parameter([-1, 1, len(added)], np.float32))
-    node = kernel.product(parameter, matrices, added=inputs[1] if added is not None else None, **how)
+    packed = kernel.packed(matrices, gated=gated)
+    node = kernel.product(parameter, packed, norm=norm, added=inputs[1] if added is not None else None)
     model = ov.Model([ops.result(node)], inputs, "product")
     request = ov.Core().compile_model(model, "CPU", {"INFERENCE_NUM_THREADS": threads}).create_infer_request()
     found = []
@@ -154,7 +157,7 @@ def test_the_trial_takes_it_and_refuses_one_that_computes_otherwise(
 def test_a_layer_is_four_products_and_one_attention(family: str, quant: str) -> None:
     file = GgufFile(made("random", family=family, quant=quant))
     constants, kernel = Constants(None, 0), Kernel(library())
-    compiled = ov.Core().compile_model(decoder(file, constants.keep, kernel), "CPU")
+    compiled = ov.Core().compile_model(decoder(file, constants.keep, Packs(kernel)).model, "CPU")
     told = (operation.get_rt_info()["layerType"].value for operation in compiled.get_runtime_model().get_ordered_ops())
     kinds = Counter(map(str, told))
     assert kinds["Reference"] == 4 * file.shape.layers + 1

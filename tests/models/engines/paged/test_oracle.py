@@ -15,7 +15,8 @@ from safetensors.numpy import load_file, save_file
 
 from server.models.engine import Message, ToolCall
 from server.models.engines.paged.engine import read
-from server.models.engines.paged.runtime import Decoder, Span
+from server.models.engines.paged.runtime import Decoder
+from server.models.engines.paged.span import Span
 from server.models.engines.paged.weights import Int8, quantised
 from server.models.engines.sampling.vocabulary import Vocabulary
 from server.models.template import ChatTemplate

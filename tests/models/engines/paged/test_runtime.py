@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 from server.models.engines.paged import graph, trial
 from server.models.engines.paged.folder import Folder
 from server.models.engines.paged.gguf_file import GgufFile
-from server.models.engines.paged.runtime import ROUNDED, Decoder, Span, precision_of
+from server.models.engines.paged.runtime import ROUNDED, Decoder, precision_of
+from server.models.engines.paged.span import Span
 from server.models.engines.paged.weights import Float, Int8, Matrix, joined
 from server.models.header import WeightsError
 from server.models.made.shapes import FAMILIES

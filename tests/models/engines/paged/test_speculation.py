@@ -6,7 +6,7 @@ import pytest
 from server.models.engine import Grammar
 from server.models.engines.paged import PagedEngine
 from server.models.engines.paged.pages import Held
-from server.models.engines.paged.runtime import Span
+from server.models.engines.paged.span import Span
 from server.models.engines.paged.speculation import NgramDraft
 from server.models.header import WeightsError
 from tests.making import made
