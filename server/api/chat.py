@@ -19,7 +19,7 @@ from server.api.decode import decode, fields, ignored
 from server.api.document import documented
 from server.api.reply import Direct, json
 from server.api.sampled import Counted, counted
-from server.api.turns import Count, Head, Turn, added, admit, merged, steps
+from server.api.turns import Count, Head, Turn, added, admit, merged, steps, whole
 from server.api.wire import (
     Annotation,
     AnswerMessage,
@@ -70,8 +70,7 @@ async def chat_completions(request: Request[Any, Any, Any]) -> Direct:
     if asked.stream:
         starts = await admit(turns)
         return sse.EventStream(_chunks(head, turns, starts, usage, older, shows), headers)
-    whole = await _collect(head, turns, older, shows)
-    return json(whole, headers=headers)
+    return json(await _collect(head, turns, older, shows), headers=headers)
 
 
 # ---- turns ----------------------------------------------------------------------------------------------------------
@@ -79,12 +78,10 @@ async def chat_completions(request: Request[Any, Any, Any]) -> Direct:
 
 async def _collect(head: Head, turns: list[Turn], older: bool, shows: bool) -> ChatCompletion:
     starts = await admit(turns)
-    said: list[list[Part]] = [[] for _ in turns]
+    said = await whole(turns)
     count = Count()
-    async with aclosing(steps(turns)) as arriving:
-        async for index, parts in arriving:
-            count.add(parts)
-            said[index] += parts
+    for parts in said:
+        count.add(parts)
     return ChatCompletion(
         id=head.id,
         object="chat.completion",

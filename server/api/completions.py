@@ -16,7 +16,7 @@ from server.api.document import documented
 from server.api.formats import grammar
 from server.api.reply import Direct, json
 from server.api.sampled import Counted, check_length, counted, promised, require, sampling, without_effect
-from server.api.turns import Count, Head, Turn, admit, steps
+from server.api.turns import Count, Head, Turn, admit, steps, whole
 from server.api.wire_completions import Completion, CompletionChoice, CompletionLogprobs, CompletionRequest
 from server.chat import Asked, Part, Started
 from server.chat.infill import filled, infill_of
@@ -64,15 +64,13 @@ async def completions(request: Request[Any, Any, Any]) -> Direct:
     if asked.stream:
         return sse.EventStream(_chunks(head, turns, choices, usage, starts), headers)
     count = Count()
-    said: list[list[Part]] = [[] for _ in turns]
-    async with aclosing(steps(turns)) as arriving:
-        async for index, parts in arriving:
-            count.add(parts)
-            said[index] += parts
+    said = await whole(turns)
+    for parts in said:
+        count.add(parts)
     best = _best(said, asked.n or 1, tries)
-    whole = _completion(head, [choice.of(parts) for choice, parts in zip(choices, best, strict=True)])
-    whole.usage = count.usage(sum(each.prompt_tokens for each in starts))
-    return json(whole, headers=headers)
+    answer = _completion(head, [choice.of(parts) for choice, parts in zip(choices, best, strict=True)])
+    answer.usage = count.usage(sum(each.prompt_tokens for each in starts))
+    return json(answer, headers=headers)
 
 
 def _best(said: list[list[Part]], n: int, tries: int) -> list[list[Part]]:

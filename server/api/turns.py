@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from server.api.wire import CompletionTokensDetails, PromptTokensDetails, Usage
 from server.chat import Part, Started
@@ -12,8 +12,7 @@ from server.errors import ModelUnavailable
 Turn = AsyncGenerator[Started | list[Part], None]
 
 
-@dataclass(frozen=True)
-class Head:
+class Head(NamedTuple):
     """What all chunks of one answer share."""
 
     id: str
@@ -24,9 +23,11 @@ class Head:
 
 async def admit(turns: list[Turn]) -> list[Started]:
     """Await every turn's Started, so that faults up to there are ordinary HTTP errors."""
-    waiting = [asyncio.ensure_future(started(turn)) for turn in turns[1:]]
+    if len(turns) == 1:  # nearly always: one that did not start has ended
+        return [await started(turns[0])]
+    waiting = [asyncio.ensure_future(started(turn)) for turn in turns]
     try:
-        return [await started(turns[0]), *await asyncio.gather(*waiting)]
+        return await asyncio.gather(*waiting)
     except BaseException:
         for each in waiting:
             each.cancel()
@@ -70,6 +71,17 @@ class Count:
 def added(step: Started | list[Part]) -> list[Part]:
     """The parts of one step of a turn, which has none where the turn starts."""
     return step if isinstance(step, list) else []
+
+
+async def whole(turns: list[Turn]) -> list[list[Part]]:
+    """All parts of each answer. One answer's fault ends all."""
+    if len(turns) == 1:
+        return [[part async for step in turns[0] for part in added(step)]]
+    said: list[list[Part]] = [[] for _ in turns]
+    async with aclosing(merged(turns)) as arriving:
+        async for index, parts in arriving:
+            said[index] += parts
+    return said
 
 
 async def steps(turns: list[Turn]) -> AsyncGenerator[tuple[int, list[Part]], None]:

@@ -123,6 +123,8 @@ class Answer:
         marks: Marks | None = None,
     ) -> None:
         self.finished = False
+        self.is_cut = False
+        """Whether it ended before its model did: what that says from now on is for nobody."""
         self._stop = stop
         self._hits = hits
         self._splitter = splitter
@@ -139,7 +141,8 @@ class Answer:
         parts = []
         for event in events:
             if isinstance(event, Delta) and not self.finished:
-                parts.append(self._part(event))
+                parts.append(part := self._part(event))
+                self.is_cut = part.finish_reason is not None and event.finish_reason is None
             elif isinstance(event, Scored):
                 parts.append(Part("", 0, scored=event.tokens))
         return parts

@@ -102,7 +102,7 @@ async def _generate(target: Target, model: Model, asked: Asked, knowledge: Knowl
                         yield Started(batch[0].prompt_tokens, hits or (), batch[0].ids)
                     if parts := answer.take(batch):
                         yield parts
-                    if answer.finished:
+                    if answer.is_cut:
                         return
             return
         except ContextLengthExceeded:  # told before anything is computed, so asking again costs little

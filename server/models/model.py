@@ -2,11 +2,11 @@
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import msgspec
 import numpy as np
@@ -73,8 +73,7 @@ class Reranked:
     tokens: int
 
 
-@dataclass(frozen=True, slots=True)
-class _Place:
+class _Place(NamedTuple):
     """Where a request stands, and until when it has to be answered, by the loop's clock; None for ever."""
 
     ticket: Ticket | None
@@ -124,32 +123,29 @@ class Model(Resident):
         Leaving early cancels the request within one step.
         """
         charge = charge_of(request)
-        with Measured(self._telemetry, self.name, "chat") as measured:
-            async with self._place(charge) as place:
-                early = await self._early(request, place)
-                if early is not None:
-                    yield [early]
-                async with self._call(request, place) as call:
-                    async for bodies in call:
-                        events = [_checked(_events.decode(body)) for body in bodies]
-                        for event in events:
-                            if isinstance(event, Delta):
-                                measured.written += event.tokens
-                                measured.finished = event.finish_reason is not None
-                            elif isinstance(event, Admitted):
-                                measured.read = event.prompt_tokens
-                        charge.used = measured.read + measured.written
-                        if measured.written:
-                            measured.began()
-                        if early is None or (events := [each for each in events if not isinstance(each, Admitted)]):
-                            yield events
+        with Measured(self._telemetry, self.name, "chat") as measured, self._place(charge) as place:
+            early = None if place.waiting is None else await self._early(request, place.waiting, place.until)
+            if early is not None:
+                yield [early]
+            with await self._call(request, place) as call:
+                async for bodies in call:
+                    events = [_checked(_events.decode(body)) for body in bodies]
+                    for event in events:
+                        if isinstance(event, Delta):
+                            measured.written += event.tokens
+                            measured.finished = event.finish_reason is not None
+                        elif isinstance(event, Admitted):
+                            measured.read = event.prompt_tokens
+                    charge.used = measured.read + measured.written
+                    if measured.written:
+                        measured.began()
+                    if early is None or (events := [each for each in events if not isinstance(each, Admitted)]):
+                        yield events
 
-    async def _early(self, request: Generate, place: _Place) -> Admitted | None:
+    async def _early(self, request: Generate, waiting: Ticket, until: float | None) -> Admitted | None:
         """What the worker would say of a request at once, if it has waited for a while; None where its turn came."""
-        if place.waiting is None:
-            return None
         soon = asyncio.get_running_loop().time() + _PATIENCE_SECONDS
-        if await self._admission.turn(place.waiting, soon if place.until is None else min(soon, place.until)):
+        if await self._admission.turn(waiting, soon if until is None else min(soon, until)):
             return None
         tokens = await self.count(request)
         if (card := self.card) is not None and tokens > card.context:
@@ -172,7 +168,7 @@ class Model(Resident):
         tokens = 0
         rows: NDArray[np.float32] | None = None
         charge = charge_of(request)
-        async with self._place(charge) as place, self._call(request, place) as call:
+        with self._place(charge) as place, await self._call(request, place) as call:
             async for bodies in call:
                 for event in (_checked(_events.decode(body)) for body in bodies):
                     if isinstance(event, Admitted):
@@ -195,7 +191,7 @@ class Model(Resident):
         scores: dict[int, float] = {}
         request = Rerank(query, list(documents))
         charge = charge_of(request)
-        async with self._place(charge) as place, self._call(request, place) as call:
+        with self._place(charge) as place, await self._call(request, place) as call:
             async for bodies in call:
                 for event in (_checked(_events.decode(body)) for body in bodies):
                     if isinstance(event, Admitted):
@@ -226,59 +222,53 @@ class Model(Resident):
         return (await self._lookup(Count(request), Counted)).tokens
 
     async def _lookup(self, request: Lookup, kind: type[Told]) -> Told:
-        async with self._place() as place, self._call(request, place) as call:
+        with self._place() as place, await self._call(request, place) as call:
             async for bodies in call:
                 told = _checked(_events.decode(bodies[0]))
                 if isinstance(told, kind):
                     return told
         raise ServiceError(f"model {self.name} did not answer a {type(request).__name__.lower()}")
 
-    @asynccontextmanager
-    async def _place(self, charge: Charge | None = None) -> AsyncGenerator[_Place, None]:
+    @contextmanager
+    def _place(self, charge: Charge | None = None) -> Iterator[_Place]:
         """A place among the requests of this model, paid for and held while the block lasts.
 
-        Without a charge it needs no turn: a lookup is answered before those that wait.
+        Without a charge it needs no turn: a lookup is answered before those that wait. What a call raises in the block
+        is told as the model's fault.
         """
         if charge is not None:
             charge.reserve()
         deadline = self.spec.deadline
         until = None if deadline is None else asyncio.get_running_loop().time() + deadline.total_seconds()
         ticket = None
-        with self._used():
-            try:
-                if charge is not None:
-                    ticket = self._admission.ask(charge)
-                yield _Place(ticket, until)
-            finally:
-                if ticket is not None:
-                    self._admission.leave(ticket)
-                if charge is not None:
-                    charge.settle()
-
-    @asynccontextmanager
-    async def _call(self, request: Request | Lookup, place: _Place) -> AsyncGenerator[Call, None]:
-        """A call of the worker, once its turn has come; cancelled when it is left early."""
-        until = place.until
+        self._begins()
         try:
-            if place.waiting is not None and not await self._admission.turn(place.waiting, until):
-                raise CallExpired("its time was over before its turn came")
-            await self._wake()
-            call = self._worker.call(_requests.encode(request))
-            timer = None if until is None else asyncio.get_running_loop().call_at(until, call.expire)
-            try:
-                yield call
-            finally:
-                if timer is not None:
-                    timer.cancel()
-                await call.aclose()
+            if charge is not None:
+                ticket = self._admission.ask(charge)
+            yield _Place(ticket, until)
         except CallExpired as error:
-            raise DeadlineExceeded(
-                f"Model {self.name} did not answer within its deadline of {self.spec.deadline}."
-            ) from error
+            raise DeadlineExceeded(f"Model {self.name} did not answer within its deadline of {deadline}.") from error
         except WorkerUnavailable as error:
             raise self._unavailable() from error
         except WorkerLost as error:
             raise self._lost(error) from error
+        finally:
+            self._ends()
+            if ticket is not None:
+                self._admission.leave(ticket)
+            if charge is not None:
+                charge.settle()
+
+    async def _call(self, request: Request | Lookup, place: _Place) -> Call:
+        """A call of the worker, once its turn has come."""
+        if place.waiting is not None and not await self._admission.turn(place.waiting, place.until):
+            raise CallExpired("its time was over before its turn came")
+        if self._rested:
+            await self._wake()
+        call = self._worker.call(_requests.encode(request))
+        if place.until is not None:
+            call.expire_at(place.until)
+        return call
 
 
 def _checked(event: Event) -> Event:

@@ -4,8 +4,8 @@ import asyncio
 import logging
 import os
 import time
-from collections.abc import AsyncGenerator, Iterator
-from contextlib import AbstractAsyncContextManager, contextmanager
+from collections.abc import AsyncGenerator
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from types import TracebackType
 from typing import Literal, Protocol, Self
@@ -249,23 +249,20 @@ class Resident:
 
     # ---- for its requests -------------------------------------------------------------------------------------------
 
-    @contextmanager
-    def _used(self) -> Iterator[None]:
-        """While this lasts it is not idle."""
+    def _begins(self) -> None:
+        """A request begins, until whose end it is not idle."""
         self.in_flight += 1
         self.used, self.asked = time.monotonic(), time.time()
         self._keep_awake()
-        try:
-            yield
-        finally:
-            self.in_flight -= 1
-            self.used, self.asked = time.monotonic(), time.time()
-            self._rest_later()
+
+    def _ends(self) -> None:
+        """A request has ended."""
+        self.in_flight -= 1
+        self.used, self.asked = time.monotonic(), time.time()
+        self._rest_later()
 
     async def _wake(self) -> None:
         """Have what was unloaded loaded again, and wait for it; nobody waits for a model's first loading."""
-        if not self._rested:
-            return
         if self._asleep or self._may_try_again:
             await self.load()
         await self.ready()

@@ -7,7 +7,7 @@ import os
 import re
 import shutil
 from collections.abc import Collection, Mapping
-from contextlib import aclosing, suppress
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -106,11 +106,12 @@ class McpEntry:
         """From the session there is; None where that ended before the server was asked."""
         begun = False
         try:
-            async with asyncio.timeout(self._timeout), aclosing(self._worker.call(asked)) as call:
-                async for bodies in call:
-                    begun = True
-                    if bodies[-1] != BEGUN:
-                        return bodies[-1]
+            async with asyncio.timeout(self._timeout):
+                with self._worker.call(asked) as call:
+                    async for bodies in call:
+                        begun = True
+                        if bodies[-1] != BEGUN:
+                            return bodies[-1]
         except (WorkerLost, WorkerUnavailable):
             if begun or self._worker.state == "failed":
                 raise
@@ -138,8 +139,7 @@ class McpEntry:
         while True:
             try:
                 await self._worker.wait_ready(START_SECONDS)
-                call = self._worker.call(msgspec.json.encode(McpAsked()))
-                async with aclosing(call):
+                with self._worker.call(msgspec.json.encode(McpAsked())) as call:
                     async for bodies in call:
                         self._take(bodies[-1])
             except (WorkerLost, TimeoutError):

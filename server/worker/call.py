@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
+from types import TracebackType
 from typing import Self
 
 
@@ -14,7 +15,8 @@ class WorkerLost(Exception):
 
 
 class Call:
-    """What a call brings, as an async iterator of the bodies that arrived together. Leave it early with `aclose`."""
+    """What a call brings, as an async iterator of the bodies that arrived together. A context manager: left before the
+    end, it is cancelled in the worker within one step."""
 
     def __init__(self, cancel: Callable[[], None]) -> None:
         self._cancel = cancel
@@ -22,6 +24,19 @@ class Call:
         self._ended = False
         self._error: WorkerLost | CallExpired | None = None
         self._waiter: asyncio.Future[None] | None = None
+        self._timer: asyncio.TimerHandle | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        if not self._ended:
+            self._ended = True
+            self._cancel()
 
     def __aiter__(self) -> Self:
         return self
@@ -37,19 +52,16 @@ class Call:
         arrived, self._arrived = self._arrived, []
         return arrived
 
-    def expire(self) -> None:
-        """Its time is over: it is cancelled in the worker, and iterating raises CallExpired. No fault once it ended."""
+    def expire_at(self, until: float) -> None:
+        """At this time of the loop's clock it is cancelled in the worker, and iterating raises CallExpired."""
+        self._timer = asyncio.get_running_loop().call_at(until, self._expire)
+
+    def _expire(self) -> None:
         if not self._ended:
             self._ended = True
             self._cancel()
             self._error = CallExpired("its time was over")
             self._awake()
-
-    async def aclose(self) -> None:
-        """Idempotent. A call that has not ended is cancelled in the worker within one step."""
-        if not self._ended:
-            self._ended = True
-            self._cancel()
 
     def take(self, body: bytes, last: bool) -> None:
         self._arrived.append(body)

@@ -24,13 +24,12 @@ async def test_calls_wait_side_by_side_and_one_is_cancelled_alone() -> None:
         assert one.ready_body == b"ready:x"
         assert await collect(one, b"early 3") == [b"0", b"1", b"2", b"last"]
         assert await collect(one, b"environment HEARTH_TEST") == [b"told"]
-        first, second = one.call(b"wait"), one.call(b"wait")
-        async with asyncio.timeout(30):
-            assert await anext(first) == await anext(second) == [b"begun"]
-        await first.aclose()
-        assert await collect(one, b"early 0") == [b"last"]
-        assert await collect(one, b"seen") == [b"1"]
-        await second.aclose()
+        with one.call(b"wait") as second:
+            with one.call(b"wait") as first:
+                async with asyncio.timeout(30):
+                    assert await anext(first) == await anext(second) == [b"begun"]
+            assert await collect(one, b"early 0") == [b"last"]
+            assert await collect(one, b"seen") == [b"1"]
 
 
 @pytest.mark.parametrize(("command", "why"), [(b"raise", "a bug in a call"), (b"over", "the server has gone")])
@@ -40,10 +39,8 @@ async def test_its_end_is_told_to_the_calls_and_it_comes_back(command: bytes, wh
         waiting = one.call(b"wait")
         async with asyncio.timeout(30):
             await anext(waiting)
-            ending = one.call(command)
-            with pytest.raises(WorkerLost, match=why):
+            with one.call(command), pytest.raises(WorkerLost, match=why):
                 await anext(waiting)
-            await ending.aclose()
         await one.wait_ready(30)
         assert await collect(one, b"early 0") == [b"last"]
 

@@ -49,10 +49,9 @@ async def test_bodies_of_many_megabytes_both_ways() -> None:
 async def test_leaving_a_call_cancels_it_in_the_child() -> None:
     async with worker() as one:
         await one.wait_ready(30)
-        call = one.call(b"count 1000000000")
-        async with asyncio.timeout(30):
-            await anext(call)
-        await call.aclose()
+        with one.call(b"count 1000000000") as call:
+            async with asyncio.timeout(30):
+                await anext(call)
         assert await collect(one, b"cancelled") == [b"1"]
 
 
@@ -115,13 +114,12 @@ async def test_a_service_that_lacks_something_that_is_away_is_tried_until_it_is_
 async def test_a_call_whose_time_is_over_is_cancelled_and_says_so() -> None:
     async with worker() as one:
         await one.wait_ready(30)
-        call = one.call(b"count 1000000000")
-        await anext(call)
-        call.expire()
-        with pytest.raises(CallExpired):
-            async for _ in call:
-                pass
-        await call.aclose()
+        with one.call(b"count 1000000000") as call:
+            await anext(call)
+            call.expire_at(asyncio.get_running_loop().time())
+            with pytest.raises(CallExpired):
+                async for _ in call:
+                    pass
         assert await collect(one, b"cancelled") == [b"1"]
 
 

@@ -20,7 +20,7 @@ from server.api.formats import written
 from server.api.models import chosen
 from server.api.reply import Direct, Reply, json
 from server.api.sampled import SAMPLED, require
-from server.api.turns import Turn, admit, steps
+from server.api.turns import Turn, added, admit, whole
 from server.api.wire import Name, Natural, Penalty, Probability
 from server.chat import Asked, Part
 from server.chat.infill import File, filled_with, infill_of
@@ -215,9 +215,8 @@ async def _answer(
     answer = _Answer(asked, target.id, card, wanted.sampling, started.prompt_tokens, began)
     if asked.stream:
         return sse.EventStream(_events(answer, turn), headers)
-    async with aclosing(steps([turn])) as arriving:
-        async for _, parts in arriving:
-            answer.add(parts)
+    [said] = await whole([turn])
+    answer.add(said)
     return Reply(answer.whole("".join(answer.said)), headers=headers)
 
 
@@ -350,8 +349,9 @@ def _selected(whole: dict[str, Any], fields: list[str]) -> dict[str, Any]:
 
 
 async def _events(answer: _Answer, turn: Turn) -> AsyncGenerator[bytes, None]:
-    async with aclosing(steps([turn])) as arriving:
-        async for _, parts in arriving:
+    async with aclosing(turn):
+        async for step in turn:
+            parts = added(step)
             answer.add(parts)
             if text := "".join(part.text for part in parts):
                 yield sse.event(answer.chunk(text))

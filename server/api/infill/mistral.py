@@ -17,10 +17,9 @@ from server.api.decode import decode, ignored
 from server.api.document import documented
 from server.api.models import chosen
 from server.api.reply import Direct, json
-from server.api.turns import Count, Head, Turn, admit, steps
+from server.api.turns import Count, Head, Turn, added, admit, whole
 from server.api.wire import Name, Natural, Penalty, Probability, Seed, Usage
 from server.api.wire_completions import CompletionRequest
-from server.chat import Part
 from server.chat.infill import filled, infill_of
 from server.runtime import Runtime
 
@@ -119,11 +118,8 @@ async def fim_completions(request: Request[Any, Any, Any]) -> Direct:
     if asked.stream:
         return sse.EventStream(_chunks(head, turn, started.prompt_tokens), headers)
     count = Count()
-    said: list[Part] = []
-    async with aclosing(steps([turn])) as arriving:
-        async for _, parts in arriving:
-            count.add(parts)
-            said += parts
+    [said] = await whole([turn])
+    count.add(said)
     text = "".join(part.text for part in said)
     reason = (said[-1].finish_reason if said else None) or "stop"
     choice = FimChoice(0, FimMessage("assistant", text), text, reason)
@@ -149,8 +145,9 @@ def _completion(asked: FimRequest, model: str) -> CompletionRequest:
 async def _chunks(head: Head, turn: Turn, read: int) -> AsyncGenerator[bytes, None]:
     yield _chunk(head, FimDelta("", "assistant"))
     count = Count()
-    async with aclosing(steps([turn])) as arriving:
-        async for _, parts in arriving:
+    async with aclosing(turn):
+        async for step in turn:
+            parts = added(step)
             count.add(parts)
             for part in parts:
                 if part.text or part.finish_reason is not None:
