@@ -71,6 +71,7 @@ class _Connection(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._calls: dict[int, Call] = {}
         self._next = 0
+        self._unsent: list[bytes] = []
         self.heard = time.monotonic()
         self.busy_for = 0.0
         self.ready_at: float | None = None
@@ -117,8 +118,16 @@ class _Connection(asyncio.Protocol):
             self.send(Cancel(number))
 
     def send(self, message: ToWorker) -> None:
+        """What is sent in one turn of the loop goes in one write: each costs more than it took to encode."""
+        frame = encode(message)
+        if not self._unsent:
+            asyncio.get_running_loop().call_soon(self._flush)
+        self._unsent.append(frame)
+
+    def _flush(self) -> None:
+        frames, self._unsent = self._unsent, []
         if self._transport is not None and not self._transport.is_closing():
-            self._transport.write(encode(message))
+            self._transport.write(b"".join(frames))
 
     def end(self, reason: str) -> None:
         """Every call in flight ends with `reason`; nothing follows."""
