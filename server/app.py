@@ -43,7 +43,7 @@ from server.api.ollama import embedding as ollama_embedding
 from server.api.ollama import models as ollama_models
 from server.api.ollama import routes as ollama_routes
 from server.api.origin import LOOPBACK_ORIGIN, OwnPagesOnly
-from server.api.routed import ROUTE_HEADERS, Routed
+from server.api.routed import ROUTE_HEADERS
 from server.errors import HearthError
 from server.policies.declared import kept
 from server.reloading import Reload
@@ -124,6 +124,6 @@ def create_app(recipe: Recipe) -> Observed:
     app.state["keys"] = ring
     app.state["document"] = Described(app, recipe)
     asks = recipe.server.keys or recipe.server.keys_file is not None
-    guarded = Routed(app if asks else OwnPagesOnly(app, recipe.server))
+    guarded = app if asks else OwnPagesOnly(app, recipe.server)
     sockets = frozenset(route.path for route in app.routes if isinstance(route, WebSocketRoute))
     return Observed(guarded, lambda: app.state["runtime"].telemetry if "runtime" in app.state else None, sockets)

@@ -1,6 +1,5 @@
 """A chat request to what a turn is asked: parameters, tools and formats, each refused by name where it is wrong."""
 
-from collections.abc import Iterator
 from typing import Any
 
 import msgspec
@@ -9,7 +8,7 @@ from server.api.attached import is_search, retrieval
 from server.api.chat_older import CALL_ID
 from server.api.formats import grammar
 from server.api.sampled import check_length, promised, require, sampling, without_effect
-from server.api.wire import ChatMessage, ChatRequest
+from server.api.wire import ChatMessage, ChatRequest, ServerToolCall
 from server.chat import TEXT_PARTS, Asked, Retrieval
 from server.errors import InvalidValue, UnsupportedParameter
 from server.models.dialect import Tools
@@ -18,6 +17,8 @@ from server.models.tool_formats import ToolSpec
 from server.runtime import Target
 
 _WITHOUT_EFFECT = ("user", "metadata", "store")
+_ROLES = {"developer": "system", "function": "tool"}
+"""As engines and templates call them, where the wire has another word."""
 
 
 def check(asked: ChatRequest, target: Target) -> list[str]:
@@ -231,13 +232,15 @@ def _allowed(tool: object) -> str:
 
 def messages(asked: list[ChatMessage]) -> list[Message]:
     """The conversation as engines and templates read it. Raises where a part lacks what it needs."""
-    return [each for index, message in enumerate(asked) for each in _served(message, index)]
+    told: list[Message] = []
+    for index, message in enumerate(asked):
+        each = _message(message, index)
+        told += _served(each, message.server_tool_calls) if message.server_tool_calls else (each,)
+    return told
 
 
-def _served(message: ChatMessage, index: int) -> Iterator[Message]:
+def _served(told: Message, served: list[ServerToolCall]) -> list[Message]:
     """A message, with the calls that the server ran in it and what they brought before what it says."""
-    told = _message(message, index)
-    served = message.server_tool_calls or ()
     calls = [ToolCall(call.id, call.function.name, call.function.arguments) for call in served]
     results = [
         Message(
@@ -245,23 +248,17 @@ def _served(message: ChatMessage, index: int) -> Iterator[Message]:
         )
         for call in served
     ]
-    if calls and told.tool_calls:
-        yield msgspec.structs.replace(told, tool_calls=[*calls, *told.tool_calls])
-        yield from results
-        return
-    if calls:
-        yield Message("assistant", "", tool_calls=calls)
-        yield from results
-    yield told
+    if told.tool_calls:
+        return [msgspec.structs.replace(told, tool_calls=[*calls, *told.tool_calls]), *results]
+    return [Message("assistant", "", tool_calls=calls), *results, told]
 
 
 def _message(message: ChatMessage, index: int) -> Message:
     if message.role == "tool" and message.tool_call_id is None:
         where = f"messages[{index}].tool_call_id"
         raise InvalidValue(f"A tool's message needs the id of the call it answers: `{where}`.", param=where)
-    role = {"developer": "system", "function": "tool"}.get(message.role, message.role)
     return Message(
-        role,
+        _ROLES.get(message.role, message.role),
         _text(message, index),
         message.name,
         _calls(message),

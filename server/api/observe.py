@@ -1,22 +1,25 @@
-"""Around every request: its id, its duration, its span. The outermost ASGI layer, so that faults carry ids too."""
+"""Around every request: its id, its way, its duration, its span. The outermost ASGI layer: faults carry ids too."""
 
 import asyncio
 import re
 import time
 from collections.abc import Callable
 
+from litestar.datastructures import Headers
 from litestar.enums import ScopeType
 from litestar.types import ASGIApp, Message, Receive, Scope, Send
 
 from server.api import faults
 from server.api.request_state import GIVEN_UP, REQUEST_ID, fresh_id
+from server.api.routed import route_of, told
 from server.errors import Stopping
+from server.models.route import ROUTE
 from server.telemetry import Telemetry
 
 _CLIENT_LEFT = 499
 """The status of a request without an answer in metrics; servers have agreed on it, no client ever sees it."""
 
-_sound = re.compile(rb"[A-Za-z0-9._:-]{1,128}")
+_sound = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 
 
 class Observed:
@@ -37,21 +40,24 @@ class Observed:
         if scope["type"] != ScopeType.HTTP or telemetry is None:
             await self._app(scope, receive, send)
             return
-        request_id = _request_id(scope["headers"])
-        scope.setdefault("state", {})[REQUEST_ID] = request_id.decode()
+        headers = Headers.from_scope(scope)
+        request_id = _request_id(headers)
+        scope["state"][REQUEST_ID] = request_id
+        route = route_of(headers)
         status = 500
         began = False
 
         async def stamped(message: Message) -> None:
             nonlocal status, began
             if message["type"] == "http.response.start":
-                status, began = message["status"], True
-                message["headers"] = [*message["headers"], (b"x-request-id", request_id)]
+                status, began, route.answering = message["status"], True, True
+                message["headers"] = [*told(list(message["headers"]), route), (b"x-request-id", request_id.encode())]
             await send(message)
 
         started = time.perf_counter()
+        token = ROUTE.set(route)
         try:
-            with telemetry.span(f"{scope['method']} {scope['path']}", {"hearth.request.id": request_id.decode()}):
+            with telemetry.span(scope["method"], scope["path"], request_id):
                 await self._app(scope, receive, stamped)
         except asyncio.CancelledError:
             if scope["state"].get(GIVEN_UP):
@@ -62,15 +68,14 @@ class Observed:
                 await faults.answer(fault, scope)(scope, receive, stamped)
             raise
         finally:
+            ROUTE.reset(token)
             telemetry.http.http(time.perf_counter() - started, scope["method"], _route(scope), status)
 
 
-def _request_id(headers: "object") -> bytes:
+def _request_id(headers: Headers) -> str:
     """The client's own id when it is one, else a new one."""
-    for name, value in headers:  # type: ignore[attr-defined]  # ASGI's pairs of bytes
-        if name == b"x-request-id" and _sound.fullmatch(value):
-            return bytes(value)
-    return fresh_id().encode()
+    own = headers.get("x-request-id", "")
+    return own if _sound.fullmatch(own) else fresh_id()
 
 
 def _route(scope: Scope) -> str:

@@ -13,6 +13,7 @@ from collections.abc import Iterable
 from functools import lru_cache
 from urllib.parse import urlsplit
 
+from litestar.datastructures import Headers
 from litestar.enums import ScopeType
 from litestar.types import ASGIApp, Receive, Scope, Send
 
@@ -46,12 +47,8 @@ class OwnPagesOnly:
             await faults.answer(error, scope)(scope, receive, send)
 
     def _fault(self, scope: Scope) -> HearthError | None:
-        host = origin = ""
-        for name, value in scope["headers"]:
-            if name == b"host":
-                host = value.decode("latin-1").lower()
-            elif name == b"origin":
-                origin = value.decode("latin-1").lower()
+        headers = Headers.from_scope(scope)
+        host, origin = headers.get("host", "").lower(), headers.get("origin", "").lower()
         if self._names is not None and host and not self._names.has(host):
             return MisdirectedRequest(
                 f"This server listens on this machine alone and is not called {host[:100]}. "

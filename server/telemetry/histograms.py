@@ -52,8 +52,10 @@ class Histogram:
             series = self._series[values] = _Series(attributes, len(self._bounds) + 1)
         series.counts[bisect_left(self._bounds, value)] += 1
         series.sum += value
-        series.min = min(series.min, value)
-        series.max = max(series.max, value)
+        if value < series.min:
+            series.min = value
+        if value > series.max:
+            series.max = value
 
     def metric(self) -> Metric | None:
         """What was recorded since the start; None before the first record."""

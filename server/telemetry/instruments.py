@@ -174,11 +174,12 @@ class Telemetry:
                 f"hearth.policy.{what}", [_observer(partial(read, what))], unit, description
             )
 
-    def span(self, name: str, attributes: dict[str, str | int]) -> AbstractContextManager[object]:
-        """One server span; costs nothing where no exporter is declared."""
+    def span(self, method: str, path: str, request_id: str) -> AbstractContextManager[object]:
+        """The server span of one request; costs nothing where no exporter is declared."""
         if self._tracing is None:
             return nullcontext()
-        return self._tracer.start_as_current_span(name, kind=SpanKind.SERVER, attributes=attributes)
+        attributes = {"hearth.request.id": request_id}
+        return self._tracer.start_as_current_span(f"{method} {path}", kind=SpanKind.SERVER, attributes=attributes)
 
     def render(self) -> bytes:
         """The metrics in Prometheus' text format."""

@@ -90,7 +90,7 @@ class Connection:
         """One turn. Where it fails, what it continued is forgotten: it may be what is wrong."""
         previous = None
         try:
-            ROUTE.set(route_of(self._socket.scope))
+            ROUTE.set(route_of(self._socket.headers))
             request, _ = parse(message.encode(), _Create)
             previous = request.previous_response_id
             caller = CALLER.get()
