@@ -7,7 +7,7 @@ import time
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 from importlib.metadata import version
 from typing import Literal
 
@@ -16,6 +16,7 @@ from config.assistant import AssistantSpec
 from config.model import RemoteModel as RemoteSpec
 from server.errors import CollectionNotFound, InvalidValue, ModelNotFound
 from server.files import Files
+from server.gauges import gauges_of
 from server.knowledge import (
     Collection,
     Current,
@@ -32,14 +33,13 @@ from server.knowledge import (
 from server.knowledge.optimizer import Optimizer
 from server.knowledge.tiering import query_cache_of, tell_of_lost, tiers_of
 from server.models.cold_weights import Cold
-from server.models.engine import Card
 from server.models.fallback import Switch
 from server.models.model import Model
 from server.models.remote import RemoteModel
 from server.models.served import Served
 from server.models.sharing import sharing_of
 from server.state import State
-from server.telemetry import Gauges, Reading, Telemetry
+from server.telemetry import Telemetry
 from server.tools.toolbox import Toolbox
 from server.vector_stores import VectorStores
 
@@ -64,17 +64,17 @@ class Target:
     joined: bool = False
     """Whether the id names collections, which a caller has to be allowed to search."""
 
-    @property
+    @cached_property
     def forwards(self) -> bool:
         """Whether its model is one of another server."""
         return isinstance(self.model, RemoteModel)
 
-    @property
+    @cached_property
     def may_forward(self) -> bool:
         """Whether its model or a fallback is one of another server."""
         return self.forwards or (self.fallback is not None and self.fallback.to.may_forward)
 
-    @property
+    @cached_property
     def computes(self) -> bool:
         """Whether its model or a fallback is one of this machine."""
         return not self.forwards or (self.fallback is not None and self.fallback.to.computes)
@@ -130,7 +130,7 @@ class Runtime:
         self.fingerprint = f"fp_{recipe.digest[:12]}"
         self._targets = _targets(recipe, models)
         self._openings = [name for name in self._targets if name.endswith("*")]
-        telemetry.watch(self._gauges())
+        telemetry.watch(gauges_of(models, shelves, cache))
 
     @classmethod
     @asynccontextmanager
@@ -270,66 +270,6 @@ class Runtime:
         """What cannot answer yet, by name; empty when everything declared can."""
         models = [f"models.{name}" for name, model in self.models.items() if not model.available]
         return models + [f"knowledge.{name}" for name, shelf in self.shelves.items() if not shelf.opened]
-
-    def _gauges(self) -> Gauges:
-        def of_models(read: "Iterable[tuple[str, float]]") -> list[Reading]:
-            return [(value, {"gen_ai.request.model": name}) for name, value in read]
-
-        models = self.models.items()
-        return Gauges(
-            model_ready=lambda: of_models((name, _ready(model)) for name, model in models),
-            model_info=lambda: [
-                (1.0, {"gen_ai.request.model": name, **_computed(card)})
-                for name, model in models
-                if (card := model.card) is not None
-            ],
-            model_in_flight=lambda: of_models((name, model.in_flight) for name, model in models),
-            model_queued=lambda: of_models((name, model.queued) for name, model in models),
-            worker_restarts=lambda: of_models((name, model.restarts) for name, model in models),
-            collection_ready=lambda: [
-                (float(shelf.opened), {"hearth.collection": name}) for name, shelf in self.shelves.items()
-            ],
-            collection_upkeep=lambda what: [
-                (_fact(shelf, what), {"hearth.collection": name}) for name, shelf in self.shelves.items()
-            ],
-            query_cache=lambda what: [] if self.cache is None else [(float(getattr(self.cache, what)), {})],
-            source=lambda what: [
-                reading for name, shelf in self.shelves.items() for reading in _sources(name, shelf, what)
-            ],
-        )
-
-
-def _computed(card: Card) -> dict[str, str]:
-    """What computes a model, in the words of its card."""
-    told = {"hearth.engine": card.engine, "hearth.device": card.device, "hearth.attention": card.attention or ""}
-    return {name: value for name, value in told.items() if value}
-
-
-def _ready(model: Served) -> float:
-    """1 where it can answer now; a remote model is available also while its server cannot be reached."""
-    return float(model.available and model.state != "failed")
-
-
-def _fact(shelf: Shelf, what: str) -> float:
-    """What is known of a collection without asking its table or the database."""
-    match what:
-        case "dead_letters":
-            return float(sum(shelf.current.letters.counts.values())) if shelf.current is not None else 0.0
-        case "refused":
-            return float(shelf.refused.held) if shelf.refused is not None else 0.0
-        case "failing":
-            return float(shelf.upkeep.error is not None)
-        case _:
-            return float(getattr(shelf.upkeep, what))
-
-
-def _sources(name: str, shelf: Shelf, what: str) -> list[Reading]:
-    """A fact of each source that has it by now."""
-    return [
-        (float(value), {"hearth.collection": name, "hearth.source": each.source})
-        for each in shelf.sources
-        if (value := each.state == "following" if what == "following" else getattr(each, what)) is not None
-    ]
 
 
 def model_of(name: str, recipe: Recipe, telemetry: Telemetry) -> Served:

@@ -15,7 +15,7 @@ FLOORS = [
     {"server.state", "server.worker", "server.place", "server.uploads"},
     {"server.models", "server.files"},
     {"server.knowledge"},
-    {"server.tools", "server.vector_stores"},
+    {"server.tools", "server.vector_stores", "server.gauges"},
     {"server.runtime"},
     {"server.routing"},
     {"server.chat"},
