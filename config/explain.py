@@ -7,9 +7,9 @@ from typing import Any
 from pydantic_core import ErrorDetails
 
 from config.bucket import PLACES
+from config.contradiction import CONTRADICTS, TASKS
 from config.document import Problem
 from config.fault import KeyPath, nearest
-from config.model import CONTRADICTS, TASKS
 from config.recipe import DISAGREE
 from config.section import Outside, shown
 from config.shape import names_at

@@ -10,12 +10,13 @@ from pydantic import BeforeValidator, Field, PrivateAttr, ValidationInfo, model_
 from pydantic_core import PydanticCustomError
 
 from config.assistant import AssistantSpec
+from config.contradiction import TASKS, Task, contradictions
 from config.document import Problem
 from config.fallback import fallbacks
 from config.fault import KeyPath, nearest
 from config.key import doubles
 from config.knowledge import CollectionSpec
-from config.model import TASKS, ModelEntry, Task, contradictions
+from config.model import DEFAULTS, ModelEntry
 from config.policy import PoliciesSpec
 from config.section import FROZEN, Name, Origin, Outside, Section, ToolName, shown, wrong
 from config.server import ServerSpec
@@ -109,7 +110,7 @@ def disagreements(tree: object) -> Iterator[Problem]:
     yield from _clashing_ids(tree)
     yield from _doubled_keys(tree)
     for name, spec in _entries(tree, "models"):
-        for each in contradictions(spec):
+        for each in contradictions(spec, DEFAULTS):
             yield Problem(("models", name, each.key), each.message, each.suggestion)
     models = dict(_entries(tree, "models"))
     yield from fallbacks(models, {name: _task(spec) for name, spec in models.items()})

@@ -7,7 +7,7 @@ from typing import Any
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 from pydantic_core import core_schema
 
-from config.model import TASKS
+from config.contradiction import TASKS
 from config.recipe import Recipe
 from config.section import PLACEHOLDER
 

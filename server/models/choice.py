@@ -11,7 +11,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from config.model import CACHES, HONOURED, LocalModel
+from config.contradiction import CACHES, HONOURED
+from config.model import LocalModel
 from server.models import cuda, families
 from server.models.cuda import Gpu
 from server.models.families import FAMILIES, ROPE, TOKENIZERS

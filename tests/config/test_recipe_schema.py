@@ -10,8 +10,8 @@ import pytest
 import yaml
 
 from config import load
+from config.contradiction import TASKS
 from config.document import parse
-from config.model import TASKS
 from config.schema import FILE, render
 
 RECIPES = Path(__file__).resolve().parents[2] / "recipes"
