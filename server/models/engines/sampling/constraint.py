@@ -87,5 +87,8 @@ class Constraint:
 
 
 def _why(matcher: LLMatcher) -> str:
-    """The first line of what the library says; the others show its insides."""
-    return (matcher.get_error().strip() or "no reason was given").splitlines()[0]
+    """The first line of what the library says, and the reason it gives of a regular expression; the others show its
+    insides."""
+    first, *others = (matcher.get_error().strip() or "no reason was given").splitlines()
+    reasons = [line.removeprefix("error: ") for line in others if line.startswith("error: ")]
+    return f"{first} {reasons[0]}" if first.endswith(":") and reasons else first
