@@ -3,6 +3,7 @@
 import asyncio
 import ctypes
 import importlib
+import logging
 import os
 import queue
 import signal
@@ -12,6 +13,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -22,6 +24,7 @@ from server.worker.frames import (
     FrameReader,
     FromWorker,
     Items,
+    Logged,
     Ping,
     Pong,
     Progress,
@@ -73,6 +76,18 @@ class Link:
             self.send(Pong(0.0 if since is None else time.monotonic() - since))
         else:
             self.deliver(message)
+
+
+class _Telling(logging.Handler):
+    """What the service warns of stands in the gateway's log: nobody reads this process's own."""
+
+    def __init__(self, link: Link) -> None:
+        super().__init__(logging.WARNING)
+        self._link = link
+
+    def emit(self, record: logging.LogRecord) -> None:
+        with suppress(OSError):  # the gateway is gone, and so is this process in a moment
+            self._link.send(Logged(record.levelno, self.format(record)))
 
 
 class Owner:
@@ -192,6 +207,7 @@ def main(argv: list[str]) -> int:
     _end_with_parent()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     link = Link(socket.socket(fileno=int(argv[1])))
+    logging.getLogger().addHandler(_Telling(link))
     config = sys.stdin.buffer.read()
     module, _, name = argv[2].partition(":")
     threading.Thread(target=link.read, name="reader", daemon=True).start()

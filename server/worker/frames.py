@@ -60,8 +60,15 @@ class Broken(msgspec.Struct, array_like=True, frozen=True, tag=9):
     passing: bool = False
 
 
+class Logged(msgspec.Struct, array_like=True, frozen=True, tag=10):
+    """A warning, or worse, of the service: `level` is one of `logging`."""
+
+    level: int
+    text: str
+
+
 ToWorker = Submit | Cancel | Ping | Close
-FromWorker = Progress | Ready | Items | Pong | Broken
+FromWorker = Progress | Ready | Items | Pong | Broken | Logged
 
 _encoder = msgspec.msgpack.Encoder()
 to_worker: msgspec.msgpack.Decoder[ToWorker] = msgspec.msgpack.Decoder(ToWorker)

@@ -25,6 +25,7 @@ from server.worker.frames import (
     FrameReader,
     FromWorker,
     Items,
+    Logged,
     Ping,
     Pong,
     Progress,
@@ -77,11 +78,14 @@ class _Connection(asyncio.Protocol):
         self.ready_at: float | None = None
         self.broken: str | None = None
         self.hopeless = self.passing = False
+        self.closed = asyncio.Event()
+        """Set once there is nothing more to be heard."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)  # uvloop has transport classes of its own
 
     def connection_lost(self, error: Exception | None) -> None:
+        self.closed.set()
         self._worker.lost(self)
 
     def data_received(self, data: bytes) -> None:
@@ -106,6 +110,8 @@ class _Connection(asyncio.Protocol):
             case Broken(reason, hopeless, passing):
                 self.broken = reason
                 self.hopeless, self.passing = hopeless, passing
+            case Logged(level, text):
+                self._worker.logged(level, text)
 
     def call(self, body: bytes) -> Call:
         self._next += 1
@@ -253,6 +259,9 @@ class Worker:
         self._log.info("%s", text)
         self._notify()
 
+    def logged(self, level: int, text: str) -> None:
+        self._log.log(level, "%s", text)
+
     def became_ready(self, body: bytes) -> None:
         self.ready_body = body
         self.progress = self.error = None
@@ -303,10 +312,12 @@ class Worker:
             self._process, self._connection, self.pid = process, connection, process.pid
         reading = asyncio.create_task(self._read_output(process))
         watching = asyncio.create_task(self._watch(process, connection))
+        closing = asyncio.create_task(connection.closed.wait())
         reason = "it was stopped"
         try:
             code = await process.wait()
-            await asyncio.wait((reading,), timeout=1.0)
+            # Its last words may come after the news of its end.
+            await asyncio.wait((reading, closing), timeout=1.0)
             reason = connection.broken or self._hung or _ended(code, self._lines)
             self._hopeless, self._passing = connection.hopeless, connection.passing
         finally:
@@ -318,9 +329,9 @@ class Worker:
             if self.state == "ready":
                 self._become("backoff")
             connection.end(reason)
-            for task in (reading, watching):
+            for task in (reading, watching, closing):
                 task.cancel()
-            await asyncio.gather(reading, watching, return_exceptions=True)
+            await asyncio.gather(reading, watching, closing, return_exceptions=True)
         self.error = reason
         return None if connection.ready_at is None else time.monotonic() - connection.ready_at
 

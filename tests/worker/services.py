@@ -2,6 +2,7 @@
 
 import asyncio
 import ctypes
+import logging
 import os
 import signal
 import time
@@ -21,6 +22,8 @@ class Counting:
     def open(self, config: bytes, progress: Callable[[str], None]) -> bytes:
         progress("opening")
         print("said on standard output")
+        logging.getLogger("some.engine").warning("the %s one is not used", "fast")
+        logging.getLogger("some.engine").info("nobody needs this")
         if config == b"fail":
             raise FileNotFoundError("weights.bin: no such file")
         if config == b"wrong":

@@ -102,6 +102,14 @@ async def test_a_service_that_was_told_something_wrong_is_not_started_again() ->
         assert one.restarts == 0
 
 
+async def test_what_a_service_warns_of_is_in_the_gateways_log(caplog: pytest.LogCaptureFixture) -> None:
+    async with worker() as one:
+        await one.wait_ready(30)
+    told = [(each.levelname, each.getMessage()) for each in caplog.records if each.name == "hearth.worker.test"]
+    assert ("WARNING", "the fast one is not used") in told
+    assert not any("nobody needs this" in text for _, text in told)
+
+
 async def test_a_service_that_lacks_something_that_is_away_is_tried_until_it_is_back(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
