@@ -39,6 +39,9 @@ def build(data: Path, grammars: bool, limit_s: float, out: Console, err: Console
     except BuildError as error:
         err.print(str(error), markup=False)
         return 1
+    except OSError as error:
+        err.print(f"llamacpp: {error.filename or data}: {error.strerror}", markup=False)
+        return 1
     out.print(f"llamacpp: built for this processor in {folder}; it is used from the next load on.", markup=False)
     return 0
 

@@ -37,6 +37,9 @@ def build(data: Path, limit_s: float, out: Console, err: Console) -> int:
     except BuildError as error:
         err.print(str(error), markup=False)
         return 1
+    except OSError as error:
+        err.print(f"openvino: {error.filename or data}: {error.strerror}", markup=False)
+        return 1
     out.print(f"openvino: built in {folder}; it is used from the next load on.", markup=False)
     return 0
 
@@ -46,9 +49,10 @@ def asked(data: Path) -> int | None:
 
     None where there is none, and 0 where it cannot be used.
     """
-    library = openvino_kernel.found(native.home(data))
+    engines = native.home(data)
+    library = openvino_kernel.found(engines)
     if library is None:
-        return None
+        return None if openvino_kernel.fault(engines) is None else 0
     said = _tried(library)
     return int(said) if said.isdecimal() else 0
 
@@ -61,7 +65,7 @@ def _built(data: Path, limit_s: float, out: Console) -> Path:
         raise BuildError("openvino: what can be built is for Linux on x86-64; elsewhere OpenVINO's own is used")
     engines = native.home(data)
     present = openvino_kernel.found(engines)
-    if present is not None:
+    if present is not None and _tried(present).isdecimal():
         return present.parent
     compiler = next((path for name in _COMPILERS if (path := shutil.which(name)) is not None), None)
     if compiler is None:
@@ -77,6 +81,7 @@ def _built(data: Path, limit_s: float, out: Console) -> Path:
         said = _tried(library)
         if not said.isdecimal():
             raise BuildError(f"openvino: what was built cannot be used, so it was removed: {said}")
+        openvino_kernel.mark(library)
         remove(place)
         half.rename(place)
     finally:

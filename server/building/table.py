@@ -47,7 +47,7 @@ def _openvino(data: Path) -> tuple[str, str, str]:
     elif registers:
         more = f", chat by the kernel built on this machine ({'AVX512' if registers == 512 else 'AVX2'})"
     else:
-        more = "; the kernel built on this machine cannot be used"
+        more = "; the kernel built on this machine cannot be used, `hearth engines build openvino` builds it anew"
     return "openvino", version, f"{ready}{more}"
 
 

@@ -5,6 +5,7 @@ chooses between instructions of the processor when it runs, so it belongs to no 
 """
 
 import hashlib
+import json
 import platform
 import sys
 from importlib import metadata, util
@@ -13,7 +14,8 @@ from pathlib import Path
 SOURCES = Path(__file__).parent / "engines" / "paged" / "compiled"
 """The folder of its text."""
 LIBRARY = "kernel.so"
-"""Moved into its folder last: one that is there was tried."""
+MARK = "built.json"
+"""The library's sum, written once it was tried: to load one that was cut since then would end the process."""
 
 
 def version() -> str | None:
@@ -43,7 +45,30 @@ def place(engines: Path) -> Path:
     return engines / f"openvino-{version()}-{sys.platform}-{platform.machine().lower()}-{text.hexdigest()[:8]}"
 
 
+def mark(library: Path) -> None:
+    """Note the sum of a library that was tried, beside it."""
+    library.with_name(MARK).write_text(json.dumps({"sha256": _sum(library)}), encoding="utf-8")
+
+
 def found(engines: Path) -> Path | None:
-    """The finished library; None where there is none."""
+    """The finished library, as it was when it was tried; None where there is none."""
     library = place(engines) / LIBRARY
-    return library if library.is_file() else None
+    return library if fault(engines) is None and library.is_file() else None
+
+
+def fault(engines: Path) -> str | None:
+    """Why the library that is there is not used; None where nothing is wrong with it, or there is none."""
+    library = place(engines) / LIBRARY
+    try:
+        told = json.loads(library.with_name(MARK).read_bytes())["sha256"]
+        return None if told == _sum(library) else f"{library} is not as it was built"
+    except FileNotFoundError:
+        return f"{library} has no {MARK} beside it" if library.exists() else None
+    except OSError as error:
+        return f"{library} cannot be read: {error.strerror}"
+    except (ValueError, LookupError, TypeError):
+        return f"{library.with_name(MARK)} does not say how it was built"
+
+
+def _sum(library: Path) -> str:
+    return hashlib.sha256(library.read_bytes()).hexdigest()

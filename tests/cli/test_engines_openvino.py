@@ -67,6 +67,21 @@ def test_it_is_compiled_once_and_then_in_the_table(machine: Machine) -> None:
     assert "chat by the kernel built on this machine (AVX" in machine.state
     machine.compiles("exit 3")
     assert machine.hearth("build", "openvino").returncode == 0
+    (place / "kernel.so").write_bytes(b"cut")
+    assert "cannot be used, `hearth engines build openvino` builds it anew" in machine.state
+    machine.compiles(f"/bin/cp {library()} $2")
+    assert machine.hearth("build", "openvino").returncode == 0
+    assert openvino_kernel.found(machine.engines) == place / "kernel.so"
+
+
+def test_a_folder_that_cannot_be_written_is_told(machine: Machine) -> None:
+    machine.compiles("exit 3")
+    machine.engines.parent.mkdir()
+    machine.engines.write_text("no folder", encoding="utf-8")
+    done = machine.hearth("build", "openvino")
+    assert done.returncode == 1
+    place = openvino_kernel.place(machine.engines)
+    assert done.stderr == f"openvino: {place}.building: Not a directory\n"
 
 
 def test_what_breaks_or_cannot_be_used_leaves_nothing_but_the_log(machine: Machine) -> None:

@@ -185,7 +185,11 @@ class PagedEngine:
         """The multiplication that was compiled on this machine, once it is seen to be right. Exact f32 has none."""
         if precision == "f32" or self._cache is None or not openvino_kernel.possible():
             return None
-        library = openvino_kernel.found(native.home(self._cache.parent))
+        engines = native.home(self._cache.parent)
+        library = openvino_kernel.found(engines)
+        if (fault := openvino_kernel.fault(engines)) is not None:
+            log.warning("the kernel built on this machine is not used: %s; hearth engines build openvino", fault)
+            return None
         if library is None:
             progress("this engine is faster with a kernel built on this machine: hearth engines build openvino")
             return None

@@ -212,19 +212,45 @@ def test_exact_arithmetic_does_without_it(tmp_path: Path) -> None:
     assert engine._kernel is None
 
 
-@pytest.mark.parametrize("how", ["broken", "another"])
+@pytest.mark.parametrize(
+    ("how", "why"),
+    [
+        ("broken", "kernel.so cannot be loaded"),
+        ("another", "from numpy's"),
+        ("cut", "kernel.so is not as it was built; hearth engines build openvino"),
+        ("unmarked", "kernel.so has no built.json beside it"),
+        ("unreadable", "kernel.so cannot be read: "),
+        ("misread", "built.json does not say how it was built"),
+    ],
+)
 def test_one_that_cannot_be_used_is_told_and_left_out(
-    tmp_path: Path, how: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, how: str, why: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    placed = openvino_kernel.found(native.home(given(tmp_path)))
+    engines = native.home(given(tmp_path))
+    placed = openvino_kernel.found(engines)
     assert placed is not None
-    if how == "broken":
-        placed.unlink()  # the one in the process stays as it is
-        shutil.copy(made("automaton"), placed)
-    else:
-        monkeypatch.setattr("server.models.engines.paged.trial._ROUNDED_APART", 0.0)
+    whole = placed.read_bytes()
+    placed.unlink()  # one that is in the process stays as it is
+    match how:
+        case "broken":
+            shutil.copy(made("automaton"), placed)
+            openvino_kernel.mark(placed)
+        case "another":
+            placed.write_bytes(whole)
+            monkeypatch.setattr("server.models.engines.paged.trial._ROUNDED_APART", 0.0)
+        case "unreadable":
+            placed.mkdir()
+        case _:
+            # What is loaded of a file that was cut ends the process.
+            placed.write_bytes(whole[: len(whole) // 2])
+            told = placed.with_name(openvino_kernel.MARK)
+            if how == "unmarked":
+                told.unlink()
+            elif how == "misread":
+                told.write_text("[]", encoding="utf-8")
+    assert (openvino_kernel.found(engines) is None) == (how not in ("broken", "another"))
     engine = _engine(made("automaton", quant="q8_0"), tmp_path)
     assert engine._kernel is None
     assert "the kernel built on this machine is not used: " in caplog.text
-    assert ("cannot be loaded" if how == "broken" else "from numpy's") in caplog.text
+    assert why in caplog.text
     assert _said(engine, ["one two"]) != [""]
