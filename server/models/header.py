@@ -11,7 +11,7 @@ import mmap
 import os
 import re
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +25,8 @@ _SCALARS = {0: "<B", 1: "<b", 2: "<H", 3: "<h", 4: "<I", 5: "<i", 6: "<f", 7: "<
 _TEXT, _LIST = 8, 9
 _LENGTH = struct.Struct("<Q")
 _DIMENSIONS = 4
+INDEX = "model.safetensors.index.json"
+"""Tells which file of a folder holds which tensor, where there are several."""
 BLOCKS = {
     **{0: (1, 4), 1: (1, 2), 30: (1, 2), 28: (1, 8)},  # F32, F16, BF16, F64
     **{24: (1, 1), 25: (1, 2), 26: (1, 4), 27: (1, 8)},  # I8, I16, I32, I64
@@ -229,7 +231,9 @@ class _Walk:
         if isinstance(step, bool) or not isinstance(step, int) or not 0 < step <= 1 << 20:
             raise WeightsError(f"general.alignment is {step!r}")
         start = -(-self._at // step) * step
-        return {name: self._entry(name, size, kind, start + offset) for name, (size, kind, offset) in found.items()}
+        entries = {name: self._entry(name, size, kind, start + offset) for name, (size, kind, offset) in found.items()}
+        apart((name, each.start, each.bytes) for name, each in entries.items())
+        return entries
 
     def _entry(self, name: str, size: tuple[int, ...], kind: int, start: int) -> Entry:
         each, octets = BLOCKS.get(kind, _UNKNOWN)
@@ -275,8 +279,10 @@ def read_json(file: Path) -> dict[str, Any]:
     """A JSON object. Raises WeightsError with the file's name."""
     try:
         found = json.loads(file.read_bytes())
-    except (OSError, ValueError, RecursionError) as error:
-        raise WeightsError(f"{file}: {error}") from error
+    except OSError as error:
+        raise WeightsError(f"{file}: {error.strerror or error}") from error
+    except (ValueError, RecursionError) as error:
+        raise WeightsError(f"{file}: is not JSON: {error}") from error
     if not isinstance(found, dict):
         raise WeightsError(f"{file}: should hold a JSON object")
     return found
@@ -285,6 +291,56 @@ def read_json(file: Path) -> dict[str, Any]:
 def config(folder: Path) -> dict[str, Any]:
     """config.json of a folder. Raises WeightsError naming it where it cannot be read."""
     return read_json(folder / "config.json")
+
+
+def indexed(folder: Path) -> list[Path] | None:
+    """The files that model.safetensors.index.json names, which are all there; None in a folder without one.
+
+    Raises WeightsError naming what is missing or cannot be read.
+    """
+    index = folder / INDEX
+    if not index.exists():
+        return None
+    told = read_json(index).get("weight_map")
+    names = sorted({str(name) for name in told.values()}) if isinstance(told, dict) else []
+    if not names or not all(Path(name).name == name for name in names):
+        raise WeightsError(f"{index}: weight_map does not tell which file of this folder holds which tensor")
+    if missing := [name for name in names if not (folder / name).is_file()]:
+        raise WeightsError(f"{folder}: has no {' and no '.join(missing)}, which {INDEX} names")
+    return [folder / name for name in names]
+
+
+def listed(file: Path) -> tuple[dict[str, Any], int]:
+    """What a safetensors file's header lists by the tensors' names, and the first byte of their data.
+
+    Raises WeightsError naming the file where it has no such header.
+    """
+    try:
+        size = file.stat().st_size
+        with file.open("rb") as stream:
+            length = int.from_bytes(stream.read(_LENGTH.size), "little")
+            read = stream.read(length) if length <= size - _LENGTH.size else None
+    except OSError as error:
+        raise WeightsError(f"{file}: {error.strerror or error}") from error
+    if read is None:
+        raise WeightsError(f"{file}: cut off, or not a safetensors file")
+    try:
+        header = json.loads(read)
+    except (ValueError, RecursionError) as error:
+        raise WeightsError(f"{file}: its header is not JSON: {error}") from None
+    if not isinstance(header, dict):
+        raise WeightsError(f"{file}: its header is not a JSON object")
+    header.pop("__metadata__", None)
+    return header, _LENGTH.size + length
+
+
+def apart(places: Iterable[tuple[str, int, int]]) -> None:
+    """Raises WeightsError where two tensors, each a name, its first byte and its length, lie in the same bytes."""
+    before, end = "", 0
+    for name, start, length in sorted(places, key=lambda place: place[1:]):
+        if start < end and length:
+            raise WeightsError(f"corrupt: the tensors {before} and {name} lie in the same bytes")
+        before, end = name, start + length
 
 
 def parts(files: Path) -> list[Path]:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import msgspec
 
-from config.model import WorkerSpec
+from config.model import EchoModel, WorkerSpec
 from server.errors import HearthError
 from server.models.cold_weights import Cold
 from server.models.dialect import Dialect
@@ -63,7 +63,11 @@ class EngineService:
         if choice.reason is not None:
             progress(f"engine {choice.engine}: {choice.reason}")
         card = self._engine.load(progress)
-        Dialect(card)  # a template that does not compile is a fault of the weights, told before anybody asks
+        try:
+            Dialect(card)  # a template that does not compile is a fault of the weights, told before anybody asks
+        except ValueError as error:
+            where = "" if isinstance(told.spec, EchoModel) else f"{told.spec.source}: "
+            raise ValueError(f"{where}{error}") from error
         return _cards.encode(msgspec.structs.replace(card, engine=choice.engine, reason=choice.reason))
 
     def submit(self, call: int, body: bytes) -> list[Item]:

@@ -4,7 +4,6 @@ Weights are counted as they are kept, tensor by tensor; keys and values from the
 a rule of thumb: CUDA's own context, and the buffers of one pass. None of it was measured on a GPU yet.
 """
 
-import json
 import math
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,7 +12,7 @@ from typing import Any
 from config.model import LocalModel
 from server.models.engines.exllama.generator import CHUNK, PAGE, pages
 from server.models.engines.exllama.sight import blind, in_tower, processor
-from server.models.header import WeightsError, config, parts
+from server.models.header import WeightsError, config, listed, parts
 
 _CONTEXT = 500 * 10**6
 """What CUDA, cuBLAS and the kernels of torch take before anything is loaded."""
@@ -99,15 +98,13 @@ def _weights(engine: str, folder: Path, *, sees: bool) -> int:
 
 def _sizes(folder: Path) -> Iterator[tuple[str, int]]:
     for file in parts(folder):
+        entries, _ = listed(file)
         try:
-            with file.open("rb") as opened:
-                header = json.loads(opened.read(min(int.from_bytes(opened.read(8), "little"), 10**8)))
-            for name, each in header.items():
-                if name != "__metadata__":
-                    begin, end = each["data_offsets"]
-                    kept = _HALVED.get(each["dtype"])
-                    yield name, end - begin if kept is None else kept * math.prod(each["shape"])
-        except (OSError, ValueError, LookupError, TypeError) as error:
+            for name, each in entries.items():
+                begin, end = each["data_offsets"]
+                kept = _HALVED.get(each["dtype"])
+                yield name, end - begin if kept is None else kept * math.prod(each["shape"])
+        except (ValueError, LookupError, TypeError) as error:
             raise WeightsError(f"{file}: {error}") from error
 
 

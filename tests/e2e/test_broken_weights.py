@@ -52,4 +52,5 @@ def test_a_chat_template_that_does_not_compile_is_named(bad: str, tmp_path: Path
     with serving(recipe, tmp_path / "data", until="/healthz") as live, live.client() as client:
         failed = lambda: client.get("/health").json()["models"]["m"]["state"] == "failed"  # noqa: E731
         wait_for(failed, "the model did not fail", live.log, live.process)
-        assert "chat template does not compile: line 1" in client.get("/health").json()["models"]["m"]["error"]
+        error = client.get("/health").json()["models"]["m"]["error"]
+        assert error.startswith(f"{folder}: the chat template does not compile: line 1")

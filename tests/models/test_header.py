@@ -111,6 +111,7 @@ def test_a_file_that_is_cut_anywhere_is_refused_by_name(kept: float, tmp_path: P
         (header(tensors=1) + tensor(b"t", 4, kind=2), "the tensor t has rows of 4"),
         (header(tensors=1) + tensor(b"t", *[1] * 5), "the tensor t has 5 dimensions"),
         (header(tensors=2) + tensor(b"t", 0) * 2, "the tensor t comes twice"),
+        (header(tensors=2) + tensor(b"t", 4) + tensor(b"u", 4, offset=8) + bytes(99), "the tensors t and u lie in the"),
         (b"PK\x03\x04" + bytes(100), "does not begin with GGUF"),
     ],
 )

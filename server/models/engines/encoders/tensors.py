@@ -14,8 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 
+from server.models.header import indexed
+
 ONE = "model.safetensors"
-_INDEX = "model.safetensors.index.json"
 
 
 class Unfit(ValueError):
@@ -82,19 +83,8 @@ class Layered(Tensors):
 
 def files_of(folder: Path) -> list[Path]:
     """The files that hold the weights of a folder. Raises ValueError naming what is missing or cannot be read."""
-    one, index = folder / ONE, folder / _INDEX
-    if one.exists() or not index.exists():
-        return [one]
-    try:
-        names = sorted(set(json.loads(index.read_bytes())["weight_map"].values()))
-        files = [folder / name for name in names if Path(name).name == name]
-    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
-        raise ValueError(f"{index}: does not tell which file holds which tensor: {error!r}") from error
-    if not names or len(files) < len(names):
-        raise ValueError(f"{index}: should name files of this folder, and names {names}")
-    if missing := [file.name for file in files if not file.exists()]:
-        raise ValueError(f"{folder}: has no {' and no '.join(missing)}, which {_INDEX} names")
-    return files
+    one = folder / ONE
+    return [one] if one.exists() else indexed(folder) or [one]
 
 
 @contextmanager

@@ -4,13 +4,12 @@ Both read what they do not know as something else: an unknown architecture as Ll
 default one. So what is not on these lists is refused, and what transformers 5 writes is put into the older words.
 """
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from server.models.header import WeightsError, config, parts, read_json
+from server.models.header import config, listed, parts, read_json
 
 _V2 = """
 CohereForCausalLM Cohere2ForCausalLM DbrxForCausalLM Gemma2ForCausalLM Gemma3ForConditionalGeneration
@@ -114,15 +113,7 @@ def _by_tensors(folder: Path) -> Quantised:
 def tensor_names(folder: Path) -> Iterator[str]:
     """Of all safetensors files. Raises WeightsError naming one whose header cannot be read."""
     for file in parts(folder):
-        try:
-            with file.open("rb") as opened:
-                length = int.from_bytes(opened.read(8), "little")
-                if length > 10**8:
-                    raise ValueError("its header is too long")
-                names = json.loads(opened.read(length))
-        except (OSError, ValueError) as error:
-            raise WeightsError(f"{file}: {error}") from error
-        yield from (name for name in names if name != "__metadata__")
+        yield from listed(file)[0]
 
 
 def objection(engine: str, folder: Path) -> str | None:

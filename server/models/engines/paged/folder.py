@@ -1,6 +1,5 @@
 """Hugging Face folders as weights: config.json and any number of safetensors, quantised to int8 on the way in."""
 
-import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +10,7 @@ from numpy.typing import NDArray
 
 from server.models.engines.paged.weights import Float, Matrix, Shape, check, frequencies, quantised, real, whole
 from server.models.families import FAMILIES, unlike_config
-from server.models.header import WeightsError, config
+from server.models.header import WeightsError, apart, config, indexed, listed
 
 _ONCE = {"embedding": "model.embed_tokens", "norm": "model.norm", "head": "lm_head"}
 _LAYER = {
@@ -27,7 +26,7 @@ _LAYER = {
     "q_norm": "self_attn.q_norm",
     "k_norm": "self_attn.k_norm",
 }
-_HEADER = 8
+_ONE = "model.safetensors"
 _WIDTHS = {"BF16": 2, "F16": 2, "F32": 4}
 
 
@@ -181,35 +180,29 @@ def folder_name(name: str, layer: int | None) -> str:
 
 
 def _tensors(folder: Path) -> dict[str, _Entry]:
-    files = sorted(folder.glob("*.safetensors"))
+    return {entry.name: entry for file in _files(folder) for entry in _entries(file)}
+
+
+def _files(folder: Path) -> list[Path]:
+    """One that holds all, or those that the index names, or else all that there are. Raises WeightsError."""
+    if (one := folder / _ONE).exists():
+        return [one]
+    files = indexed(folder) or sorted(folder.glob("*.safetensors"))
     if not files:
         raise WeightsError(f"{folder}: there is no .safetensors file")
-    found: dict[str, _Entry] = {}
-    for file in files:
-        try:
-            for entry in _entries(file):
-                found[entry.name] = entry
-        except OSError as error:
-            raise WeightsError(f"{file}: {error.strerror or error}") from error
-    return found
+    return files
 
 
 def _entries(file: Path) -> list[_Entry]:
     """What the file's header lists. Read here and not by safetensors, whose numpy side knows no bfloat16."""
+    header, begin = listed(file)
     size = file.stat().st_size
-    with file.open("rb") as stream:
-        length = int.from_bytes(stream.read(_HEADER), "little")
-        if size < _HEADER or length > size - _HEADER:
-            raise WeightsError(f"{file}: cut off, or not a safetensors file")
-        try:
-            header = json.loads(stream.read(length))
-        except (ValueError, RecursionError) as error:
-            raise WeightsError(f"{file}: its header is not JSON: {error}") from None
-    if not isinstance(header, dict):
-        raise WeightsError(f"{file}: its header is not a JSON object")
-    header.pop("__metadata__", None)
-    begin = _HEADER + length
-    return [_entry(file, name, told, begin, size) for name, told in header.items()]
+    entries = [_entry(file, name, told, begin, size) for name, told in header.items()]
+    try:
+        apart((each.name, each.start, math.prod(each.size) * _WIDTHS[each.kind]) for each in entries)
+    except WeightsError as error:
+        raise WeightsError(f"{file}: {error}") from None
+    return entries
 
 
 def _entry(file: Path, name: str, told: object, begin: int, end: int) -> _Entry:

@@ -2,7 +2,7 @@
 
 import codecs
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -115,7 +115,10 @@ def from_folder(folder: Path, size: int) -> Vocabulary:
     for name in ("generation_config.json", "config.json"):
         if (folder / name).exists():
             told = read_json(folder / name).get("eos_token_id")
-            ends |= set(told if isinstance(told, list) else [] if told is None else [told])
+            ids = told if isinstance(told, list) else [] if told is None else [told]
+            if not all(isinstance(each, int) for each in ids):
+                raise WeightsError(f"{folder / name}: eos_token_id should be numbers of tokens, but is {told!r:.60}")
+            ends |= set(ids)
     first = tokenizer.encode("a").ids[:1]
     begins = tokenizer.token_to_id(special.get("bos_token", ""))
     begins = begins if first == [begins] else None
@@ -141,18 +144,13 @@ def from_gguf(header: Header, size: int) -> Vocabulary:
         if kind in (_UNKNOWN, _CONTROL, _DECLARED)
     ]
     tokenizer.add_tokens(added)
-    ends = {
-        int(found)
-        for key in ("eos", "eot", "eom")
-        if (found := header.field(f"tokenizer.ggml.{key}_token_id")) is not None
-    }
-    at = {
-        name: header.field(f"tokenizer.ggml.{name.removesuffix('_token')}_token_id")
-        for name in ("bos_token", "eos_token")
-    }
-    special = {name: texts[int(token)] for name, token in at.items() if token is not None and int(token) < len(texts)}
+    ends = {token for key in ("eos", "eot", "eom") if (token := _token(header, key)) is not None}
+    at = {f"{key}_token": token for key in ("bos", "eos") if (token := _token(header, key)) is not None}
+    special = {name: texts[token] for name, token in at.items() if token < len(texts)}
     adds = bool(header.field("tokenizer.ggml.add_bos_token", header.field("tokenizer.ggml.model") == "llama"))
-    begins = int(at["bos_token"]) if adds and at["bos_token"] is not None else None
+    begins = at.get("bos_token") if adds else None
+    if begins is not None and begins >= size:
+        raise WeightsError(f"{header.file}: tokenizer.ggml.bos_token_id is {begins}, and the model has {size} tokens")
     template = template_files.of_gguf(header)
     infill = infill_tokens(tokenizer.token_to_id, header.under("tokenizer.ggml"))
     made = _made(tokenizer, size, header.file, ends, template, special, begins, infill)
@@ -162,6 +160,13 @@ def from_gguf(header: Header, size: int) -> Vocabulary:
         if kind == _UNUSED:
             pieces[token] = None
     return replace(made, pieces=pieces)
+
+
+def _token(header: Header, key: str) -> int | None:
+    found = header.field(key := f"tokenizer.ggml.{key}_token_id")
+    if found is not None and (not isinstance(found, int) or found < 0):
+        raise WeightsError(f"{header.file}: {key} should be the number of a token, but is {found!r:.60}")
+    return found
 
 
 def _byte_level(header: Header, texts: list[str]) -> Tokenizer:
@@ -185,8 +190,8 @@ def _sentence_pieces(header: Header, texts: list[str], kinds: list[int]) -> Toke
     scores = [float(score) for score in header.field("tokenizer.ggml.scores", [])] or [0.0] * len(texts)
     if len(scores) != len(texts):
         raise WeightsError(f"{header.file}: tokenizer.ggml.tokens has {len(texts)} entries, their scores {len(scores)}")
-    unknown = int(header.field("tokenizer.ggml.unknown_token_id", 0))
-    if not 0 <= unknown < len(texts):
+    unknown = _token(header, "unknown") or 0
+    if unknown >= len(texts):
         raise WeightsError(f"{header.file}: tokenizer.ggml.unknown_token_id is {unknown}, of {len(texts)} tokens")
     ranks = {text: token for token, text in enumerate(texts)}
     merges = []
@@ -215,7 +220,7 @@ def _made(
     tokenizer: Tokenizer,
     size: int,
     file: Path,
-    ends: Iterable[int],
+    ends: Collection[int],
     template: str | None,
     special: dict[str, str],
     begins: int | None,
@@ -226,7 +231,10 @@ def _made(
         raise WeightsError(f"{file}: the tokenizer has {have} tokens and the model {size}: they do not belong together")
     known = {token for text in _ENDS if (token := _control(tokenizer, text)) is not None}
     filled = infill.ends if infill else ()
-    ends = frozenset(int(token) for token in {*ends, *known, *filled} if 0 <= int(token) < size)
+    declared, ends = ends, frozenset(token for token in {*ends, *known, *filled} if 0 <= token < size)
+    if declared and not ends:
+        told = ", ".join(map(str, sorted(declared)))
+        raise WeightsError(f"{file}: an answer would end at token {told}, and the model has {size} tokens")
     return Vocabulary(tokenizer, _pieces(tokenizer, size), ends, template, special, begins, infill)
 
 

@@ -7,11 +7,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from safetensors.numpy import load_file, save_file
 
 from server.models.engines.paged.folder import Folder
 from server.models.engines.paged.gguf_file import GgufFile
 from server.models.engines.paged.weights import Float, Int8, quantised, tensors
-from server.models.header import WeightsError
+from server.models.header import INDEX, WeightsError, listed
 from server.models.made.shapes import FAMILIES
 from tests.making import made
 from tests.models.engines.paged.test_gguf_file import plain
@@ -90,6 +91,52 @@ def test_a_configuration_that_does_not_fit_is_refused_by_its_key(
 def test_tensors_that_do_not_fit_are_refused_by_name(tmp_path: Path, tensors: dict[str, Any], named: str) -> None:
     with pytest.raises(WeightsError, match=named):
         Folder(write_folder(tmp_path / "m", tensors=tensors))
+
+
+def _in_two(folder: Path) -> Path:
+    """The same folder with its weights in two files; returns the second."""
+    whole = load_file(folder / "model.safetensors")
+    (folder / "model.safetensors").unlink()
+    names = sorted(whole)
+    for name, part in (("a.safetensors", names[:4]), ("b.safetensors", names[4:])):
+        save_file({each: whole[each] for each in part}, folder / name)
+    places = {name: "a.safetensors" if name in names[:4] else "b.safetensors" for name in names}
+    (folder / INDEX).write_text(json.dumps({"weight_map": places}), encoding="utf-8")
+    return folder / "b.safetensors"
+
+
+def test_weights_in_several_files_are_those_that_the_index_names(tmp_path: Path) -> None:
+    folder = write_folder(tmp_path / "m")
+    expected = Folder(folder).vector("norm")
+    second = _in_two(folder)
+    save_file({"model.norm.weight": np.zeros(64, np.float32)}, folder / "z.safetensors")
+    np.testing.assert_array_equal(Folder(folder).vector("norm"), expected)
+    second.unlink()
+    with pytest.raises(WeightsError, match=r"m: has no b\.safetensors, which model\.safetensors\.index\.json names"):
+        Folder(folder)
+
+
+@pytest.mark.parametrize(
+    "index", ["{", "[]", '{"weight_map": 3}', '{"weight_map": {"a": "../b"}}', '{"weight_map": {}}']
+)
+def test_an_index_that_tells_nothing_is_refused_by_its_file(index: str, tmp_path: Path) -> None:
+    folder = write_folder(tmp_path / "m")
+    _in_two(folder)
+    (folder / INDEX).write_text(index, encoding="utf-8")
+    with pytest.raises(WeightsError, match=r"model\.safetensors\.index\.json: "):
+        Folder(folder)
+
+
+def test_tensors_that_lie_in_the_same_bytes_are_refused(tmp_path: Path) -> None:
+    folder = write_folder(tmp_path / "m")
+    file = folder / "model.safetensors"
+    header, begin = listed(file)
+    norms = ("model.layers.0.input_layernorm.weight", "model.norm.weight")
+    header[norms[0]]["data_offsets"] = header[norms[1]]["data_offsets"]
+    told, data = json.dumps(header).encode(), file.read_bytes()[begin:]
+    file.write_bytes(len(told).to_bytes(8, "little") + told + data)
+    with pytest.raises(WeightsError, match=r"model\.safetensors: corrupt: the tensors .* and .* lie in the same bytes"):
+        Folder(folder)
 
 
 def test_a_folder_without_weights_or_configuration_is_refused(tmp_path: Path) -> None:

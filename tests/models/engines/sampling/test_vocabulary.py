@@ -1,9 +1,11 @@
 """A model's tokenizer is the same from a GGUF file as from tokenizer.json, byte-level and SentencePiece alike."""
 
 import json
+import re
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import gguf
 import pytest
@@ -132,6 +134,8 @@ def _gguf(
     scores: list[float] | None = None,
     pre: str = "",
     unknown: int = 0,
+    begins: int | None = None,
+    ends: int | str | None = None,
 ) -> Header:
     """A file that holds a vocabulary alone."""
     writer = gguf.GGUFWriter(path, "llama")
@@ -146,6 +150,13 @@ def _gguf(
     else:
         writer.add_tokenizer_pre(pre)
         writer.add_token_merges([])
+    if begins is not None:
+        writer.add_bos_token_id(begins)
+        writer.add_add_bos_token(True)
+    if isinstance(ends, str):
+        writer.add_string("tokenizer.ggml.eos_token_id", ends)
+    elif ends is not None:
+        writer.add_eos_token_id(ends)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.close()
@@ -209,6 +220,34 @@ def test_scores_and_the_unknown_token_have_to_fit_the_tokens(tmp_path: Path) -> 
     beyond = _gguf(tmp_path / "beyond.gguf", ["a", "b"], [1, 1], scores=[0.0, 0.0], unknown=2)
     with pytest.raises(WeightsError, match=r"beyond\.gguf: tokenizer\.ggml\.unknown_token_id is 2, of 2 tokens"):
         from_gguf(beyond, 2)
+
+
+@pytest.mark.parametrize(
+    ("told", "words"),
+    [
+        ({"begins": 9}, "tokenizer.ggml.bos_token_id is 9, and the model has 3 tokens"),
+        ({"ends": 9}, "an answer would end at token 9, and the model has 3 tokens"),
+        ({"ends": "</s>"}, "tokenizer.ggml.eos_token_id should be the number of a token, but is '</s>'"),
+    ],
+)
+def test_tokens_that_begin_and_end_have_to_be_of_the_model(told: dict[str, Any], words: str, tmp_path: Path) -> None:
+    file = _gguf(tmp_path / "far.gguf", ["a", "b", "c"], [1, 1, 1], pre="gpt-2", **told)
+    with pytest.raises(WeightsError, match=re.escape(f"far.gguf: {words}")):
+        from_gguf(file, 3)
+
+
+def test_an_end_that_is_no_number_is_refused_by_its_file(tmp_path: Path) -> None:
+    shutil.copytree(made("random", format="safetensors"), tmp_path / "model")
+    (tmp_path / "model" / "generation_config.json").write_text('{"eos_token_id": ["</s>"]}', encoding="utf-8")
+    with pytest.raises(WeightsError, match=r"generation_config\.json: eos_token_id should be numbers of tokens"):
+        from_folder(tmp_path / "model", 2048)
+
+
+def test_a_template_that_is_no_text_is_refused_by_its_file(tmp_path: Path) -> None:
+    shutil.copytree(made("random", format="safetensors"), tmp_path / "model")
+    (tmp_path / "model" / "chat_template.jinja").write_bytes(b"\xff")
+    with pytest.raises(WeightsError, match=r"chat_template\.jinja: "):
+        from_folder(tmp_path / "model", 2048)
 
 
 @pytest.mark.parametrize("pre", ["poro-chat", "kimi-k2", "no-such"])
