@@ -13,6 +13,8 @@ from pathlib import Path
 
 SOURCES = Path(__file__).parent / "engines" / "paged" / "compiled"
 """The folder of its text."""
+SHIPPED = Path(__file__).parents[2] / "engines"
+"""Where an image of Hearth brings what was compiled for it, beside its code: the data directory is the user's."""
 LIBRARY = "kernel.so"
 MARK = "built.json"
 """The library's sum, written once it was tried: to load one that was cut since then would end the process."""
@@ -51,14 +53,23 @@ def mark(library: Path) -> None:
 
 
 def found(engines: Path) -> Path | None:
-    """The finished library, as it was when it was tried; None where there is none."""
-    library = place(engines) / LIBRARY
-    return library if fault(engines) is None and library.is_file() else None
+    """The finished library, as it was when it was tried, of this machine or of the image; None where there is none."""
+    return next((library for library in _places(engines) if _fault(library) is None and library.is_file()), None)
 
 
 def fault(engines: Path) -> str | None:
-    """Why the library that is there is not used; None where nothing is wrong with it, or there is none."""
-    library = place(engines) / LIBRARY
+    """Why the library that is there is not used; None where one is used, or there is none."""
+    if found(engines) is not None:
+        return None
+    return next((why for library in _places(engines) if (why := _fault(library)) is not None), None)
+
+
+def _places(engines: Path) -> list[Path]:
+    return [place(home) / LIBRARY for home in (engines, SHIPPED)]
+
+
+def _fault(library: Path) -> str | None:
+    """None where there is none."""
     try:
         told = json.loads(library.with_name(MARK).read_bytes())["sha256"]
         return None if told == _sum(library) else f"{library} is not as it was built"

@@ -207,6 +207,22 @@ def test_the_engine_uses_it_once_it_is_built_and_says_the_same(tmp_path: Path, q
     assert _said(with_it, prompts) == _said(without, prompts)
 
 
+def test_one_that_an_image_brings_is_used_where_the_data_directory_has_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(openvino_kernel, "SHIPPED", native.home(given(tmp_path / "image")))
+    assert _engine(made("automaton", quant="q8_0"), tmp_path / "data")._kernel is not None
+    here = native.home(given(tmp_path / "data"))
+    mine = openvino_kernel.found(here)
+    assert mine is not None
+    assert mine.is_relative_to(here)
+    mine.write_bytes(b"cut")
+    assert openvino_kernel.fault(here) is None
+    found = openvino_kernel.found(here)
+    assert found is not None
+    assert found.is_relative_to(openvino_kernel.SHIPPED)
+
+
 def test_exact_arithmetic_does_without_it(tmp_path: Path) -> None:
     engine = _engine(made("random", quant="q8_0"), given(tmp_path), precision="f32")
     assert engine._kernel is None
