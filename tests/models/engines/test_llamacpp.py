@@ -279,6 +279,17 @@ def _foreign(raw: bytes) -> bytes:
     return raw.replace(b"\x05\0\0\0\0\0\0\0llama", b"\x05\0\0\0\0\0\0\0lxama")
 
 
+def _no_number(raw: bytes) -> bytes:
+    return raw[:-4] + b"\xff" * 4
+
+
+def _half_a_norm(raw: bytes) -> bytes:
+    """Says of a tensor that it is half as long as it is."""
+    name = b"blk.0.attn_norm.weight"
+    at = raw.index(name) + len(name) + 4
+    return raw[:at] + (int.from_bytes(raw[at : at + 8], "little") // 2).to_bytes(8, "little") + raw[at + 8 :]
+
+
 @pytest.mark.parametrize(
     ("broken", "why"),
     [
@@ -287,8 +298,10 @@ def _foreign(raw: bytes) -> bytes:
         (lambda raw: b"nothing of the kind", "does not begin with GGUF"),
         (_foreign, "unknown model architecture: 'lxama'"),
         (lambda raw: raw.replace(b"output_norm.weight", b"output_nerm.weight"), "'output_norm.weight' not found"),
+        (_no_number, "tensor '.*' has invalid data"),
+        (_half_a_norm, "tensor '.*' has offset"),
     ],
-    ids=["cut off", "cut off in its metadata", "another kind of file", "architecture", "a tensor is missing"],
+    ids=["cut off", "in its metadata", "another kind", "architecture", "a tensor is missing", "no number", "shape"],
 )
 def test_a_file_that_cannot_be_used_is_named_with_the_reason(
     broken: Any, why: str, automaton: Path, tmp_path: Path, engine: LlamaCppEngine

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from safetensors.numpy import load_file, save_file
 
 from config.model import LocalModel
 from server.errors import ContextLengthExceeded, InvalidValue
@@ -220,6 +221,13 @@ def _cut(folder: Path) -> None:
     file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
 
 
+def _no_number(folder: Path) -> None:
+    file = folder / "model.safetensors"
+    tensors = load_file(file)
+    tensors["model.norm.weight"][0] = np.nan
+    save_file(tensors, file, metadata={"format": "pt"})
+
+
 @pytest.mark.parametrize(
     ("spoil", "says"),
     [
@@ -230,6 +238,7 @@ def _cut(folder: Path) -> None:
         ),
         (lambda folder: (folder / "config.json").write_text("{", encoding="utf-8"), "config.json"),
         (lambda folder: (folder / "config.json").write_text("[]", encoding="utf-8"), "JSON object"),
+        (_no_number, "model: corrupt: it computes values that are not numbers"),
         (_cut, "model: transformers .* cannot read it"),
         (lambda folder: _changed(folder, num_hidden_layers=3), r"tensor model\.layers\.2\.\S+ is missing"),
         (lambda folder: _changed(folder, intermediate_size=384), "down_proj.weight is of another size|cannot read"),

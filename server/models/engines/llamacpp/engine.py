@@ -197,6 +197,8 @@ class LlamaCppEngine:
         params.cache_ram_mib = 0
         # It would shrink the context to what it believes the memory holds.
         params.fit_params = False
+        # Weights that are not numbers are told when they are loaded; unchecked, every answer would be noise.
+        params.check_tensors = True
         params.hostnames, params.port = ["127.0.0.1"], 0
         params.api_keys = [self._port.key]
         params.n_threads_http = 2

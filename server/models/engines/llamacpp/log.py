@@ -17,6 +17,8 @@ _LATE_S = 1.0
 """How long words may come after the failure they tell of: llama.cpp writes its log in a thread of its own."""
 
 _STAMP = re.compile(r"^[\d.]+ [A-Z] ")
+_OF_A_TENSOR = re.compile(r"\b(?:gguf_init_\w+|load_all_data): (?P<why>tensor '.+)")
+"""Written before the general words, and says more than they."""
 _SAYS_WHY = ("error loading model: ", "error: ", "failed to ")
 
 
@@ -30,8 +32,11 @@ class Words:
     def complaint(self) -> str | None:
         """The line that says why it failed, without its time and its place; None where none comes."""
         self._said.wait(_LATE_S)
+        lines = list(self._lines)
+        if (tensor := next(filter(None, map(_OF_A_TENSOR.search, lines)), None)) is not None:
+            return tensor["why"]
         for sign in _SAYS_WHY:
-            for line in list(self._lines):
+            for line in lines:
                 if sign in line:
                     text = _STAMP.sub("", line)
                     return text.partition(sign)[2] if sign.endswith(": ") else text

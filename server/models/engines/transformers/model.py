@@ -68,6 +68,8 @@ class Causal:
         self.compute(tokens[:half], cache, 0, 0)
         pieces = self.compute(tokens[half:], cache, half, 1)[0]
         seconds = time.perf_counter() - started
+        if not np.isfinite(whole).all():
+            raise ValueError(f"{self._folder}: corrupt: it computes values that are not numbers")
         if not np.dot(whole, pieces) >= _SAME * np.linalg.norm(whole) * np.linalg.norm(pieces):
             raise ValueError(
                 f"{self._folder}: a {self.family} model forgets what it has read; this engine cannot serve it"
