@@ -20,6 +20,7 @@ from server.knowledge.counting import Counter
 from server.knowledge.document import AttributeValue, Document, Hit, encodable
 from server.knowledge.embedder import Embedder
 from server.knowledge.filter import Filter, to_sql
+from server.knowledge.ingest import Ahead
 from server.knowledge.optimizer import Optimizer
 from server.knowledge.query_cache import QueryCache, key_of
 from server.knowledge.rebuild import CutAs
@@ -246,13 +247,22 @@ class Collection:
         """Take documents out; ids that are not here are no fault."""
         return await self._writing.delete(ids)
 
-    async def apply(self, source: str, documents: Sequence[Document], gone: Sequence[str]) -> Applied:
+    async def ahead(self, source: str, documents: Sequence[Document]) -> Ahead | None:
+        """What `apply` will need of these documents, made while others are applied; no id comes twice.
+
+        None where nothing can be made now, for whatever reason: `apply` finds out once more.
+        """
+        return await self._writing.ahead(source, documents)
+
+    async def apply(
+        self, source: str, documents: Sequence[Document], gone: Sequence[str], ahead: Ahead | None = None
+    ) -> Applied:
         """Make these changes of one source visible; no id comes twice, and the id of a document is its uri.
 
         Refused is a document that another declared source has, or whose licence is not allowed. One that is here as it
         is, is not embedded again.
         """
-        return await self._writing.apply(source, documents, gone)
+        return await self._writing.apply(source, documents, gone, ahead)
 
     async def push(self, documents: Sequence[Document], gone: Sequence[str]) -> Applied:
         """As `apply`, for what clients send: a document under a licence that is not allowed leaves all as it is."""

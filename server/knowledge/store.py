@@ -8,7 +8,7 @@ import asyncio
 import os
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from pathlib import Path
@@ -67,6 +67,7 @@ class Store(Reading):
         self._stamp = (-1, "")
         self._filtered: dict[str, str] = {}
         self._written: Written | None = None
+        self._guessed: Written | None = None
         self._hot = Hot(self._leases.of, self._hit_columns(), hot)
         self._newest = Newest(folder / f"{table.name}.lance" / "_versions", super().version)
 
@@ -198,6 +199,13 @@ class Store(Reading):
                 return {}
         return await self.documents(ids)
 
+    def may_know(self, ids: Iterable[str]) -> bool:
+        """Whether one of these may be here: a guess from memory, good enough to save work by, and wrong now and then.
+
+        It is made while others write, and does not hear of other processes.
+        """
+        return self._guessed is None or self._guessed.has_any(ids)
+
     async def set_attributes(self, each: str, attributes: Mapping[str, AttributeValue]) -> None:
         """Give one document these attributes in place of those it has."""
         columns = written(attributes, self._types)
@@ -227,6 +235,7 @@ class Store(Reading):
                 # Nobody else writes meanwhile, and an append costs a fifth of a merge.
                 await self._table.add(data)
             self._written = written and written.together_with(ids)
+            self._guessed = self._written or self._guessed
         self._commits += 1
 
     async def delete(self, ids: Sequence[str]) -> None:

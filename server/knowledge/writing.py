@@ -57,7 +57,7 @@ class Writing:
         self._tier = tier
         self._turn = asyncio.Lock()
         self._licences = Licences.of(spec)
-        self._together = GroupCommit(self._turn, self._ahead, self._put)
+        self._together = GroupCommit(self._turn, self._made, self._put)
 
     async def upsert(self, documents: Sequence[Document], chunk: ChunkSpec | None = None) -> IngestReport:
         for document in documents:
@@ -69,7 +69,7 @@ class Writing:
             raise Conflict(f"`{report.declared[0]}` comes from a source of the recipe, which alone says what it holds.")
         return report
 
-    async def _ahead(self, documents: Sequence[Document], chunk: ChunkSpec | None) -> Ahead | None:
+    async def _made(self, documents: Sequence[Document], chunk: ChunkSpec | None) -> Ahead | None:
         """What `_put` will need of them; None where the table has no model just now."""
         store = self._opened_store()
         if (embedder := self._serving.embedder()) is None:
@@ -95,7 +95,20 @@ class Writing:
             await ingest.delete([each for each in ids if each in ingest.known])
         return ingest.report
 
-    async def apply(self, source: str, documents: Sequence[Document], gone: Sequence[str]) -> Applied:
+    async def ahead(self, source: str, documents: Sequence[Document]) -> Ahead | None:
+        documents = [self._licences.applied(document) for document in documents]
+        allowed = {each.id: each for each in documents if not self._licences.refusal(each.licence)}
+        try:
+            async with self._serving.reading() as store:
+                known = await store.documents(list(allowed)) if store.may_know(allowed) else {}
+                wanted = [each for each in allowed.values() if not _is_as_it_is(known.get(each.id), source, each)]
+                return await self._made(wanted, None) if wanted else None
+        except (HearthError, *STORE_FAULTS):
+            return None
+
+    async def apply(
+        self, source: str, documents: Sequence[Document], gone: Sequence[str], ahead: Ahead | None = None
+    ) -> Applied:
         documents = [self._licences.applied(document) for document in documents]
         refused = {each.id: reason for each in documents if (reason := self._licences.refusal(each.licence))}
         ids = [*(document.id for document in documents), *gone]
@@ -104,12 +117,11 @@ class Writing:
             foreign = {each for each, held in known.items() if held.source != source and held.is_declared}
             wanted = []
             for document in documents:
-                held = known.get(document.id)
-                as_it_is = held is not None and (held.source, held.hash) == (source, document.hash)
+                as_it_is = _is_as_it_is(known.get(document.id), source, document)
                 if document.id not in foreign and (document.id in refused or not as_it_is):
                     wanted.append(document)
             await self._take([document for document in wanted if document.id not in refused])
-            await ingest.add(wanted)
+            await ingest.add(wanted, ahead)
             await ingest.finish()
             deleted = [each for each in gone if each in known and each not in foreign]
             await ingest.delete(deleted)
@@ -257,3 +269,8 @@ class Writing:
     async def _cutter(self, chunk: ChunkSpec, embedder: Embedder) -> Cutter:
         counter = await self._serving.counter(self._embedder if embedder.card is None else embedder)
         return Cutter(self._types, Limits(chunk.tokens, chunk.overlap, counter.room), counter, self._licences)
+
+
+def _is_as_it_is(held: Stored | None, source: str, document: Document) -> bool:
+    """Whether the table has this document from this source already."""
+    return held is not None and (held.source, held.hash) == (source, document.hash)

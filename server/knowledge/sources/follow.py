@@ -1,18 +1,21 @@
 """Follows one stream of messages: each is searchable before it is committed, and a refused one does not stop the rest.
 
-Connects again with growing pauses; knows no broker.
+While one batch is written the next is read, cut and embedded. Connects again with growing pauses; knows no broker.
 """
 
 import asyncio
 import logging
 import random
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 from server.errors import HearthError, RequestError
 from server.knowledge.attributes import Types
 from server.knowledge.document import Document
+from server.knowledge.ingest import Ahead
 from server.knowledge.report import Applied, SourceState
 from server.knowledge.sources.ledger import Ledger
 from server.knowledge.sources.message import Change, Message, Poison, read
@@ -21,6 +24,8 @@ from server.knowledge.sources.stream import SourceLost, Stream, StreamSpec, conn
 log = logging.getLogger(__name__)
 
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.25, 30.0
+_AHEAD_CHARACTERS = 200_000
+"""Of a batch with more text the rest is cut and embedded as it is written, a part at a time."""
 
 
 class Applying(Protocol):
@@ -28,9 +33,25 @@ class Applying(Protocol):
 
     types: Types
 
-    async def apply(self, source: str, documents: Sequence[Document], gone: Sequence[str]) -> Applied:
+    async def ahead(self, source: str, documents: Sequence[Document]) -> Ahead | None:
+        """What `apply` will need of these; it may go on while others are applied. None where it cannot be made now."""
+        ...
+
+    async def apply(
+        self, source: str, documents: Sequence[Document], gone: Sequence[str], ahead: Ahead | None = None
+    ) -> Applied:
         """Make these changes visible. Raises HearthError."""
         ...
+
+
+@dataclass(frozen=True)
+class _Batch:
+    """Messages that came together, what they ask for, those that never can be taken, and what was made ahead."""
+
+    messages: Sequence[Message]
+    changes: Sequence[Change]
+    refused: Sequence[tuple[Message, str]]
+    ahead: Ahead | None
 
 
 class Follower:
@@ -52,10 +73,19 @@ class Follower:
         while True:
             try:
                 async with connected(self._spec, self._group, self._ledger) as stream:
-                    while True:
-                        await self._once(stream)
-                        _end_if_cancelled()
-                        pause = _FIRST_PAUSE_S
+                    coming = asyncio.create_task(self._next(stream), name=f"{self.name}, next batch")
+                    try:
+                        while True:
+                            batch = await coming
+                            _end_if_cancelled()
+                            coming = asyncio.create_task(self._next(stream), name=f"{self.name}, next batch")
+                            await self._finish(stream, batch)
+                            _end_if_cancelled()
+                            pause = _FIRST_PAUSE_S
+                    finally:
+                        # What it has read is not committed, so it comes again.
+                        coming.cancel()
+                        await asyncio.gather(coming, return_exceptions=True)
             except (SourceLost, HearthError) as error:
                 self.state.state, self.state.error = "waiting", str(error)
                 log.warning("%s: %s; trying again in about %.1f s", self._spec.name, error, pause)
@@ -82,12 +112,21 @@ class Follower:
         """What its documents say of where they come from."""
         return self._spec.name
 
-    async def _once(self, stream: Stream) -> None:
-        batch = await stream.batch()
+    async def _next(self, stream: Stream) -> _Batch:
+        """What comes next, if something does, with what can be made of it before its turn."""
+        messages = await stream.batch()
         self.state.state, self.state.error = "following", None
+        if not messages:
+            return _Batch((), (), (), None)
+        changes, refused = await asyncio.to_thread(_read, messages, self._spec.name, self._collection.types)
+        ahead = await self._collection.ahead(self._spec.name, _certain(changes))
+        return _Batch(messages, changes, refused, ahead)
+
+    async def _finish(self, stream: Stream, taken: _Batch) -> None:
+        batch = taken.messages
         if not batch:
             return
-        await self._take(batch)
+        await self._take(taken)
         now = time.time()
         for message in batch:
             self._lag(max(0.0, now - message.at))
@@ -100,11 +139,10 @@ class Follower:
         await self._ledger.reached(places)
         await stream.commit(batch)
 
-    async def _take(self, batch: Sequence[Message]) -> None:
-        changes, refused = await asyncio.to_thread(_read, batch, self._spec.name, self._collection.types)
-        await self._bury(refused)
+    async def _take(self, batch: _Batch) -> None:
+        await self._bury(batch.refused)
         async with self._ledger.alone():
-            refused = await self._apply(await self._ledger.claim(changes))
+            refused = await self._apply(await self._ledger.claim(batch.changes), batch.ahead)
         await self._bury(refused)
 
     async def _bury(self, refused: Sequence[tuple[Message, str]]) -> None:
@@ -113,7 +151,7 @@ class Follower:
         for message, reason in refused:
             log.warning("%s: message %s/%d is refused: %s", self._spec.name, message.partition, message.offset, reason)
 
-    async def _apply(self, changes: Sequence[Change]) -> list[tuple[Message, str]]:
+    async def _apply(self, changes: Sequence[Change], ahead: Ahead | None = None) -> list[tuple[Message, str]]:
         """The messages that were refused, with the reasons."""
         if not changes:
             return []
@@ -121,13 +159,25 @@ class Follower:
         documents = [change.document for change in changes if change.document is not None]
         gone = [change.id for change in changes if change.document is None]
         try:
-            applied = await self._collection.apply(self._spec.name, documents, gone)
+            applied = await self._collection.apply(self._spec.name, documents, gone, ahead)
         except RequestError as error:
             # One of them will never be taken: each by itself, so that the others are.
             if len(changes) == 1:
                 return [(changes[0].message, error.message)]
-            return [each for change in changes for each in await self._apply([change])]
+            return [each for change in changes for each in await self._apply([change], ahead)]
         return [(by_id[each.uri], each.reason) for each in applied.refused]
+
+
+def _certain(changes: Sequence[Change]) -> list[Document]:
+    """Documents to make ahead. Of an id that comes twice the ledger says which is in force, so neither is made."""
+    times, found, size = Counter(change.id for change in changes), [], 0
+    for change in changes:
+        if change.document is not None and times[change.id] == 1:
+            size += len(change.document.text)
+            if size > _AHEAD_CHARACTERS:
+                break
+            found.append(change.document)
+    return found
 
 
 def _end_if_cancelled() -> None:

@@ -62,13 +62,14 @@ def _security(spec: KafkaSource) -> dict[str, object]:
 
 
 class KafkaStream:
-    """A partition changes hands only between two batches: `batch` begins one and `commit` ends it."""
+    """A partition changes hands only while no batch is under way: `batch` begins one and `commit` ends it."""
 
     def __init__(self, consumer: AIOKafkaConsumer, topic: str, ledger: Ledger) -> None:
         self._consumer = consumer
         self._topic = topic
         self._ledger = ledger
         self._behind: int | None = None
+        self._under_way = 0
         self._idle = asyncio.Event()
         self._idle.set()
 
@@ -77,12 +78,13 @@ class KafkaStream:
         return self._behind
 
     async def batch(self) -> list[Message]:
-        self._idle.set()
         with _faults():
+            # Waits while a partition is about to change hands: those under way end, and none begins.
             read = await self._consumer.getmany(timeout_ms=int(1000 * IDLE_S), max_records=BATCH)
             if not read:
                 await self._look()
                 return []
+        self._under_way += 1
         self._idle.clear()
         self._behind = self._unread(read)
         # Between getmany and here nothing was awaited, so no partition has changed hands.
@@ -95,10 +97,12 @@ class KafkaStream:
             with _faults(), suppress(CommitFailedError, IllegalStateError):
                 await self._consumer.commit(ends)
         finally:
-            self._idle.set()
+            self._under_way -= 1
+            if not self._under_way:
+                self._idle.set()
 
     async def settled(self) -> None:
-        """Wait for the end of the batch that is being taken in."""
+        """Wait for the end of the batches that are being taken in."""
         await self._idle.wait()
 
     async def begin(self, assigned: Iterable[TopicPartition]) -> None:

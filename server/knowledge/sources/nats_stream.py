@@ -103,7 +103,9 @@ class NatsStream:
     async def commit(self, batch: Sequence[Message]) -> None:
         with _faults():
             for message in batch:
-                await self._open.pop(message.offset).ack()
+                # One that was given out again meanwhile came twice, and is acknowledged already.
+                if (raw := self._open.pop(message.offset, None)) is not None:
+                    await raw.ack()
             await self._client.flush()
 
     def _message(self, raw: Msg) -> Message:

@@ -21,7 +21,7 @@ class SourceLost(Exception):
 
 
 class Stream(Protocol):
-    """One connection. One task asks; every method raises SourceLost."""
+    """One connection; every method raises SourceLost. The next batch may be asked for before the last is committed."""
 
     @property
     def behind(self) -> int | None:
