@@ -51,6 +51,8 @@ class Leases:
         for name in [each for each in tags if _is_over(each)]:
             await self._table.tags.delete(name)
             del tags[name]
+        if not tags:  # nearly always; to list versions LanceDB reads a file for each
+            return retention
         leased = {each["version"] for each in tags.values()}
         made: list[datetime] = [
             each["timestamp"] for each in await self._table.list_versions() if each["version"] in leased

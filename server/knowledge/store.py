@@ -9,7 +9,7 @@ import os
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -68,6 +68,8 @@ class Store(Reading):
         self._filtered: dict[str, str] = {}
         self._written: Written | None = None
         self._guessed: Written | None = None
+        self._altered = 0
+        """Grows with each write that was more than new rows, and with each of another process that is noticed."""
         self._hot = Hot(self._leases.of, self._hit_columns(), hot)
         self._newest = Newest(folder / f"{table.name}.lance" / "_versions", super().version)
 
@@ -211,7 +213,7 @@ class Store(Reading):
         columns = written(attributes, self._types)
         if not columns:  # none is declared, so none can be there
             return
-        async with self._writing():
+        async with self._altering():
             await self._table.update(columns, where=f"document_id = {quoted(each)}")
         self._commits += 1
 
@@ -230,7 +232,10 @@ class Store(Reading):
             if is_here:
                 there = among(ids)
                 merge = self._table.merge_insert("id").when_matched_update_all().when_not_matched_insert_all()
-                await merge.when_not_matched_by_source_delete(there).execute(data)
+                try:
+                    await merge.when_not_matched_by_source_delete(there).execute(data)
+                finally:
+                    self._altered += 1
             elif data.num_rows:
                 # Nobody else writes meanwhile, and an append costs a fifth of a merge.
                 await self._table.add(data)
@@ -240,13 +245,13 @@ class Store(Reading):
 
     async def delete(self, ids: Sequence[str]) -> None:
         for at in range(0, len(ids), _IDS_PER_DELETE):
-            async with self._writing():
+            async with self._altering():
                 await self._table.delete(among(ids[at : at + _IDS_PER_DELETE]))
             self._commits += 1
 
     async def take_out(self, same: Mapping[str, str]) -> list[str]:
         """Delete the documents whose rows have still these digests; the ids of those."""
-        async with self._writing():
+        async with self._altering():
             there = await asyncio.to_thread(digests, await self.whole(list(same)))
             taken = [each for each, digest in same.items() if there.get(each) == digest]
             if taken:
@@ -352,7 +357,17 @@ class Store(Reading):
         async with self._lock.held() as nobody_else_wrote:
             if not nobody_else_wrote:
                 self._written = None
+                self._altered += 1
             yield
+
+    @asynccontextmanager
+    async def _altering(self) -> AsyncIterator[None]:
+        """The lock, for who changes or deletes rows."""
+        async with self._writing():
+            try:
+                yield
+            finally:
+                self._altered += 1
 
     async def _may_have(self, ids: Sequence[str]) -> bool:
         """Whether the table has one of these documents; to be asked by who holds the lock.
@@ -372,21 +387,31 @@ class Store(Reading):
         return index.due(int(await self._table.count_rows()), made, filtered)
 
     async def _join_tail(self) -> None:
-        """Write small fragments anew as one, a part at a time: nobody else writes while rows are in between.
+        """Write small fragments anew as one, a part at a time.
 
+        Rows are read while others write, which is most of the work, and once more where some of them were changed.
         Of a large table a small fragment is large by itself, and LanceDB joins what it writes in memory, with a bound.
         """
         small = tail(Counter(_fragments(await self._addresses()).tolist()))
         most = min(_JOINED_ROWS, _JOINED_BYTES // (self._vector_bytes + _JOINED_ROW_BYTES))
         is_left = bool(small)
         while is_left:
+            altered, read = self._altered, None
+            with suppress(OSError, ValueError, RuntimeError):  # a row that goes meanwhile can be a fault
+                read = await self._some_of(small, most)
             async with self._writing():
-                addresses = await self._addresses()
-                there = np.sort(addresses[np.isin(_fragments(addresses), small)])
-                if len(there):
-                    found = await self._table.take_row_ids(there[:most].tolist()).to_arrow()
+                if read is None or self._altered != altered:
+                    read = await self._some_of(small, most)
+                found, is_left = read
+                if found.num_rows:
                     await self._table.merge_insert("id").when_matched_update_all().execute(found)
-                is_left = len(there) > most
+
+    async def _some_of(self, fragments: Sequence[int], most: int) -> tuple[pa.Table, bool]:
+        """The first rows of these fragments, as many as `most`, and whether there are more."""
+        addresses = await self._addresses()
+        there = np.sort(addresses[np.isin(_fragments(addresses), fragments)])
+        found = await self._table.take_row_ids(there[:most].tolist()).to_arrow()
+        return found, len(there) > most
 
     async def _addresses(self) -> NDArray[np.uint64]:
         found = await self._table.query().select([]).with_row_id().to_arrow()

@@ -4,6 +4,7 @@ import asyncio
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -14,6 +15,7 @@ import pytest
 from lancedb.index import IvfRq
 
 from server.errors import InvalidValue
+from server.knowledge import store as store_room
 from server.knowledge.reading import Reading
 from server.knowledge.rows import HIT_COLUMNS, PACKED, digests
 from server.knowledge.shape import connected
@@ -61,6 +63,33 @@ async def test_updates_after_compaction_with_an_index_on_the_key_reach_every_row
     assert await store.count() == (40, 120)
     assert await matches(store, "fresh") == 120
     assert await matches(store, "word") == 0
+
+
+@pytest.mark.parametrize("writer", ["own", "another"])
+async def test_rows_that_change_while_small_fragments_are_joined_stay_as_they_were_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, writer: str
+) -> None:
+    monkeypatch.setattr(store_room, "_LARGE", 30)
+    store = await filled(tmp_path, 60)
+    for n in range(6):
+        await store.replace([cut(f"late{n}", 1)])
+    other = store if writer == "own" else await Store.open(tmp_path, shape())
+    read, reads = Store._some_of, []
+
+    async def overtaken(self: Store, fragments: Sequence[int], most: int) -> tuple[pa.Table, bool]:
+        found = await read(self, fragments, most)
+        reads.append(found[0].num_rows)
+        if len(reads) == 1:
+            await other.replace([cut("late1", 1, "fresh")])
+            await other.delete(["late2"])
+        return found
+
+    monkeypatch.setattr(Store, "_some_of", overtaken)
+    await settle(store)
+    assert reads == [6, 4]  # what changed is in a fragment that came later
+    assert await store.count() == (65, 65)
+    assert await matches(store, "fresh") == 1
+    assert "late2" not in await store.documents()
 
 
 async def test_compaction_that_a_write_came_between_is_done_once_more(

@@ -119,7 +119,9 @@ class Follower:
         if not messages:
             return _Batch((), (), (), None)
         changes, refused = await asyncio.to_thread(_read, messages, self._spec.name, self._collection.types)
-        ahead = await self._collection.ahead(self._spec.name, _certain(changes))
+        due = await self._ledger.still_due(_certain(changes))
+        documents = [change.document for change in due if change.document is not None]
+        ahead = await self._collection.ahead(self._spec.name, documents) if documents else None
         return _Batch(messages, changes, refused, ahead)
 
     async def _finish(self, stream: Stream, taken: _Batch) -> None:
@@ -168,15 +170,15 @@ class Follower:
         return [(by_id[each.uri], each.reason) for each in applied.refused]
 
 
-def _certain(changes: Sequence[Change]) -> list[Document]:
-    """Documents to make ahead. Of an id that comes twice the ledger says which is in force, so neither is made."""
+def _certain(changes: Sequence[Change]) -> list[Change]:
+    """Those to make ahead. Of an id that comes twice the ledger will say which is in force, so neither is made."""
     times, found, size = Counter(change.id for change in changes), [], 0
     for change in changes:
         if change.document is not None and times[change.id] == 1:
             size += len(change.document.text)
             if size > _AHEAD_CHARACTERS:
                 break
-            found.append(change.document)
+            found.append(change)
     return found
 
 

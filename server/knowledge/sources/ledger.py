@@ -57,7 +57,7 @@ class Ledger:
     @asynccontextmanager
     async def alone(self) -> AsyncIterator[None]:
         """No other process claims and writes meanwhile: between the two an older row could land on a newer."""
-        file = await asyncio.to_thread(_opened, self._lock)
+        file = _opened(self._lock)
         try:
             while not _locked(file):  # noqa: ASYNC110  (another process has it, which has no event for us)
                 await asyncio.sleep(_LOCK_POLL_S)
@@ -71,21 +71,30 @@ class Ledger:
         def work(connection: sqlite3.Connection) -> list[Change]:
             latest: dict[str, Change] = {}
             for change in changes:
-                row = connection.execute(
-                    "SELECT part, place, version FROM knowledge_claim "
-                    "WHERE collection = ? AND source = ? AND document = ?",
-                    (*self._of, change.id),
-                ).fetchone()
-                claim = Claim(change.message.partition, change.message.offset, change.version)
-                if row is None or not is_stale(claim, Claim(*row)):
+                if not self._is_outdated(connection, change):
                     connection.execute(
                         "INSERT OR REPLACE INTO knowledge_claim VALUES (?, ?, ?, ?, ?, ?)",
-                        (*self._of, change.id, *claim),
+                        (*self._of, change.id, *_claim(change)),
                     )
                     latest[change.id] = change
             return list(latest.values())
 
         return await self._state.run(TABLES, work)
+
+    async def still_due(self, changes: Sequence[Change]) -> list[Change]:
+        """Those that nothing newer outdates by now. Claims none of them."""
+
+        def work(connection: sqlite3.Connection) -> list[Change]:
+            return [change for change in changes if not self._is_outdated(connection, change)]
+
+        return await self._state.run(TABLES, work)
+
+    def _is_outdated(self, connection: sqlite3.Connection, change: Change) -> bool:
+        row = connection.execute(
+            "SELECT part, place, version FROM knowledge_claim WHERE collection = ? AND source = ? AND document = ?",
+            (*self._of, change.id),
+        ).fetchone()
+        return row is not None and is_stale(_claim(change), Claim(*row))
 
     async def bury(self, letters: Sequence[tuple[Message, str]]) -> None:
         """As of DeadLetters."""
@@ -129,6 +138,10 @@ class Ledger:
             )
 
         await self._state.run(TABLES, work)
+
+
+def _claim(change: Change) -> Claim:
+    return Claim(change.message.partition, change.message.offset, change.version)
 
 
 def _opened(path: Path) -> int:
