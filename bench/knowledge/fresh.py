@@ -36,7 +36,11 @@ brokers = producer.list_topics("changes", timeout=10).brokers.values()  # which 
 print(",".join(f"{each.host}:{each.port}" for each in brokers), flush=True)
 sys.stdin.read()
 """
-"""librdkafka's own mock of a broker: Kafka's wire over TCP, without its disk."""
+"""librdkafka's own mock of a broker: Kafka's wire over TCP, without its disk.
+
+It answers a waiting fetch when its time is over and not, as Kafka does, with the first message: 10 ms late, up to 20.
+Tansu, the broker of the tests, does likewise.
+"""
 _TOPIC = "changes"
 
 Send = Callable[[str, str], Awaitable[None]]
