@@ -22,7 +22,7 @@ from server.knowledge.rows import HIT_COLUMNS, LIST_COLUMNS, PACKED, STATE_COLUM
 from server.knowledge.stored import Held, Listed, Stored
 
 _QUERY_CHARACTERS = 8192
-_BESIDE = ("id", "document_id", "text", PACKED)
+_BESIDE = ("text", PACKED)
 """Columns of a hit beside its attributes, where a table has most of them packed."""
 _GONE = "Not found"
 _FEW, _REFINE_FEW, _REFINE_MANY = 50, 3, 2

@@ -27,9 +27,9 @@ HIT_COLUMNS = (
     "id", "document_id", "uri", "filename", "title", "heading", "text", "start", "end", "token_count", "page", "licence"
 )  # fmt: skip
 PACKED = "shown"
-PACKED_COLUMNS = ("uri", "filename", "title", "heading", "start", "end", "token_count", "page", "licence")
+PACKED_COLUMNS = tuple(name for name in HIT_COLUMNS if name != "text")
 """What `PACKED` holds once more, in this order, as msgpack. From disk LanceDB reads each column of a hit by itself, and
-nine of them take as long as all the rest of a search. Tables of an earlier layout lack it."""
+eleven of them take as long as all the rest of a search. Rows of an earlier layout lack it, or ids in it."""
 STATE_COLUMNS = ("document_id", "document_hash", "source", "uri", "path", "licence")
 LIST_COLUMNS = ("document_id", "uri", "filename", "title", "licence")
 
@@ -50,6 +50,9 @@ def schema(dimension: int, types: Types, metadata: Mapping[bytes | str, bytes | 
         pa.field(PACKED, pa.binary()),
     ]
     return pa.schema(fields, metadata=dict(metadata))
+
+
+_PLAIN = {field.name: field.type for field in schema(1, {}, {})}
 
 
 def types_of(like: pa.Schema) -> Types:
@@ -79,23 +82,30 @@ def rows(cuts: Iterable[Cut], types: Types, dimension: int) -> pa.Table:
 
 def fitted(data: pa.Table, names: Sequence[str]) -> pa.Table:
     """Rows of any layout with the columns `names`, those of a table that may be of another one."""
-    if PACKED in names and PACKED not in data.column_names:
+    if PACKED in names and (PACKED not in data.column_names or _told(data[PACKED]) is None):
         packed = _packed([data[name].to_pylist() for name in PACKED_COLUMNS])
-        data = data.append_column(PACKED, pa.array(packed, pa.binary()))
+        others = data.drop_columns([PACKED]) if PACKED in data.column_names else data
+        data = others.append_column(PACKED, pa.array(packed, pa.binary()))
     return data.select(list(names))
 
 
 def unpacked(found: pa.Table) -> pa.Table | None:
-    """With the columns that `PACKED` holds in its place; None where a row has none."""
-    packed = found[PACKED]
+    """With the columns that `PACKED` holds in its place; None where a row lacks one."""
+    rows = _told(found[PACKED])
+    if rows is None:
+        return None
+    values = zip(*rows, strict=True) if rows else [()] * len(PACKED_COLUMNS)
+    told = {name: pa.array(each, _PLAIN[name]) for name, each in zip(PACKED_COLUMNS, values, strict=True)}
+    beside = {name: found[name] for name in found.column_names if name != PACKED}
+    return pa.table({**told, **beside})
+
+
+def _told(packed: "pa.ChunkedArray[Any]") -> list[list[Any]] | None:
+    """What each row holds in `PACKED_COLUMNS`; None where one does not tell all of it."""
     if packed.null_count:
         return None
     rows = [_decoder.decode(each) for each in cast("list[bytes]", packed.to_pylist())]
-    found = found.drop_columns([PACKED])
-    like = schema(1, {}, {})
-    for n, name in enumerate(PACKED_COLUMNS):
-        found = found.append_column(name, pa.array([row[n] for row in rows], like.field(name).type))
-    return found
+    return rows if all(len(row) == len(PACKED_COLUMNS) for row in rows) else None
 
 
 def _packed(columns: Sequence[Sequence[Any]]) -> list[bytes]:

@@ -11,8 +11,10 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 from lancedb.index import IvfRq
+from msgspec import msgpack
 
 from server.errors import InvalidValue
 from server.knowledge import store as store_room
@@ -159,9 +161,15 @@ async def test_a_table_of_an_earlier_layout_is_written_and_read_as_it_is(tmp_pat
     bare = await Store.open(tmp_path / "bare", shape())
     await bare._table.add((await old.whole(["a", "b"])).append_column(PACKED, pa.nulls(4, pa.binary())))
     await bare.index_words()
+    short = await Store.open(tmp_path / "short", shape())
+    earlier = [msgpack.encode(["x.md", "x.md", "", "", 0, 1, 4, None, None]) for _ in range(4)]  # without ids
+    without_ids = (await old.whole(["a", "b"])).append_column(PACKED, pa.array(earlier, pa.binary()))
+    await short._table.add(without_ids)
+    await short.index_words()
     moved = await Store.open(tmp_path / "moved", shape())
-    assert set(await moved.bring(await old.whole(["a", "b"]))) == {"a", "b"}
-    assert (await moved.whole(["a"]))[PACKED].null_count == 0
+    assert set(await moved.bring(await old.whole(["a"]))) == {"a"}
+    assert set(await moved.bring(without_ids.filter(pc.equal(without_ids["document_id"], "b")))) == {"b"}
+    assert (await moved.whole(["a", "b"]))[PACKED].null_count == 0
     await moved.index_words()
     await old.delete(["a"])
     assert await old.bring(await new.whole(["a"])) == ["a"]
@@ -177,7 +185,7 @@ async def test_a_table_of_an_earlier_layout_is_written_and_read_as_it_is(tmp_pat
 
     wanted = await told(new)
     assert len(wanted) == 8
-    for store in (old, bare, moved):
+    for store in (old, bare, short, moved):
         assert await told(store) == wanted
         await store.close()
     await new.close()
