@@ -191,8 +191,9 @@ async def load(table: Any, version: int, columns: Sequence[str], budget: int, li
     reading = await table.query().select([*columns, "vector"]).with_row_id().to_batches(max_batch_length=_BATCH)
     async for batch in reading:
         await asyncio.to_thread(_copy_units, batch, buffer[at : at + batch.num_rows])
-        addresses.append(batch["_rowid"].to_numpy())
-        parts.append(batch.select(list(columns)))
+        shown, places = await asyncio.to_thread(_copied, batch, columns)
+        addresses.append(places)
+        parts.append(shown)
         at += batch.num_rows
         taken += parts[-1].nbytes
         if taken > budget:
@@ -229,6 +230,7 @@ def _snapshot(
     version: int, parts: list[pa.RecordBatch], addresses: Addresses, vectors: Matrix, lists: Lists | None
 ) -> Snapshot:
     joined = pa.Table.from_batches(parts).combine_chunks().to_batches() if parts else []
+    parts.clear()  # the caller's too, who would keep them in memory until this is done
     alive = np.ones(len(addresses), np.bool_)
     if len(addresses) <= EXACT_ROWS:
         return _coarse(Snapshot(version, addresses, alive, tuple(joined), _starts(joined), None, 0, vectors))
@@ -254,7 +256,7 @@ def _grown(
         _copy_units(batch, buffer[at : at + batch.num_rows])
         at += batch.num_rows
     addresses = np.concatenate([old.addresses, *(batch["_rowid"].to_numpy() for batch in batches)])
-    parts = [*old.parts, *(batch.select(list(columns)) for batch in batches)]
+    parts = [*old.parts, *(_copied(batch, columns)[0] for batch in batches)]
     if len(parts) > _PARTS:
         parts = pa.Table.from_batches(parts).combine_chunks().to_batches()
     alive = np.concatenate([alive, np.ones(count, np.bool_)])
@@ -285,6 +287,11 @@ def _coarse(exact: Snapshot) -> Snapshot:
 
 def _starts(parts: Sequence[pa.RecordBatch]) -> Numbers:
     return np.cumsum([0, *(part.num_rows for part in parts)], dtype=np.int64)[: max(1, len(parts))]
+
+
+def _copied(batch: pa.RecordBatch, columns: Sequence[str]) -> tuple[pa.RecordBatch, Addresses]:
+    """Columns of a batch and its rows' addresses. A batch of LanceDB's is in memory as a whole while one is held."""
+    return batch.select(list(columns)).take(pa.array(range(batch.num_rows))), batch["_rowid"].to_numpy().copy()
 
 
 def _copy_units(batch: pa.RecordBatch, into: Matrix) -> None:

@@ -138,7 +138,7 @@ def test_lists_reach_their_recall_whether_there_are_clusters_or_not(spread: floa
     vectors = centres[chance.integers(0, 40, 4100)] + spread * chance.normal(size=(4100, 32)).astype(np.float32)
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
     questions, vectors = vectors[:100], vectors[100:]
-    made = lists.build(vectors)
+    made = lists.build(vectors.copy())
     hits = 0
     for question in questions:
         numbers, cosines = made.search(question)
