@@ -25,7 +25,7 @@ from bench.table import Figure
 from server.knowledge.maintenance import Maintenance
 from server.knowledge.reading import Reading
 from server.knowledge.rows import rows, schema
-from server.knowledge.search import Embedded, Legs, Query, hit, ranked
+from server.knowledge.search import Embedded, Query, hit, searched
 from server.knowledge.store import Store
 
 _QUESTIONS = 100
@@ -91,9 +91,8 @@ def both_halves(store: Store, questions: NDArray[np.float32]) -> Callable[[int],
             return Embedded(questions[n % len(questions)], 0)
 
         query = Query(text=words(n % len(questions)), k=_K, mode="hybrid", where=None)
-        legs = Legs(store, query, embedded)
-        await legs.run()
-        return [hit("bench", *found, {}) for found in ranked(legs, query).rows]
+        _, ranking = await searched(store, query, embedded)
+        return [hit("bench", *found, {}) for found in ranking.rows]
 
     return ask
 

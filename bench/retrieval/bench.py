@@ -20,6 +20,7 @@ from bench.table import Figure, report
 from config.knowledge import CollectionSpec
 from config.model import LocalModel, Source
 from server.knowledge import Collection, Document
+from server.knowledge.search import Legs, Query
 from server.knowledge.store import Store
 from server.models.engine import Card
 from server.models.engines.encoders.embedder import EmbedEngine
@@ -98,10 +99,12 @@ async def qualities(
         for question, _ in yardstick.questions:
             found = await collection.search(question, k=_CHUNKS, mode="hybrid")
             hits = [hit.id for hit in found.hits]
-            ways = {**found.legs, "hybrid": hits, RANK_FUSION: by_ranks(found.legs.values())}
-            if built_in:
-                vector = (await embedder.embed([question], "query")).vectors[0]
-                async with collection._serving.reading() as store:
+            async with collection._serving.reading() as store:
+                legs = Legs(store, Query(question, _CHUNKS, "hybrid", None), collection._embed_query)
+                await legs.run()
+                ways = {**legs.keys(), "hybrid": hits, RANK_FUSION: by_ranks(legs.keys().values())}
+                if built_in:
+                    vector = (await embedder.embed([question], "query")).vectors[0]
                     ways[BUILT_IN] = await _built_in(store, question, vector)
             for name, chunks in ways.items():
                 answers.setdefault(name, []).append(list(dict.fromkeys(of[each] for each in chunks))[:_AT])

@@ -184,9 +184,5 @@ def _ranker(asked: Search, collection: Collection) -> str | None:
 
 
 def _ranks(found: Found, key: str) -> LegRanks:
-    vector, text = (found.legs.get(leg, []) for leg in ("vector", "text"))
-    return LegRanks(_place(vector, key), _place(text, key))
-
-
-def _place(ids: Sequence[str], key: str) -> int | None:
-    return ids.index(key) + 1 if key in ids else None
+    vector, text = (found.places.get(leg, {}).get(key) for leg in ("vector", "text"))
+    return LegRanks(vector, text)

@@ -171,7 +171,7 @@ class Collection:
             version=version,
             weights=asked.weights,
             scale=ranking.scale,
-            legs=ranking.legs,
+            places=ranking.places,
             mode=wanted,
             note=note,
             tiers=looked.tiers,

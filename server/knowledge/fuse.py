@@ -3,11 +3,14 @@
 import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 Numbers = NDArray[np.float64]
+K = TypeVar("K", str, int, str | int)
+"""A chunk's id or address."""
 
 _HALF = 8.0
 """The BM25 score that becomes 0.5: about what two rare words in common give."""
@@ -97,12 +100,12 @@ def weights_of(vector: float, text: float) -> tuple[float, float]:
 
 
 def fused(
-    cosines: Mapping[str, float], scores: Mapping[str, float], weights: tuple[float, float], scale: Scale
-) -> dict[str, float]:
-    """Convex combination of the cosine and the share of BM25 (Bruch, Gai and Ingber 2023), 0 to 1 by id, best first.
+    cosines: Mapping[K, float], scores: Mapping[K, float], weights: tuple[float, float], scale: Scale
+) -> dict[K, float]:
+    """Convex combination of the cosine and the share of BM25 (Bruch, Gai and Ingber 2023), 0 to 1 by key, best first.
 
-    Scores and not ranks are combined, so a leg that cannot tell the candidates apart does not drown one that can. An
-    id that a leg lacks has 0 there; ties are broken by id.
+    Scores and not ranks are combined, so a leg that cannot tell the candidates apart does not drown one that can. A
+    key that a leg lacks has 0 there; ties are broken by key.
     """
     whole = sum(weights)
     vector, text = (weight / whole for weight in weights)
@@ -114,8 +117,8 @@ def fused(
     return best_first(found)
 
 
-def best_first(scores: Mapping[str, float]) -> dict[str, float]:
-    """In this order; ties by id."""
+def best_first(scores: Mapping[K, float]) -> dict[K, float]:
+    """In this order; ties by key."""
     return dict(sorted(scores.items(), key=lambda item: (-item[1], item[0])))
 
 

@@ -144,6 +144,29 @@ class Reading:
         self._check(vector)
         return await self._hits(lambda wanted: self._nearest(vector, where, limit, [*wanted, "_distance"]))
 
+    async def nearest_places(self, vector: NDArray[np.float32], where: str | None, limit: int) -> pa.Table:
+        """As `nearest`, with each row's address (`_rowid`) in place of what is shown of it."""
+        self._check(vector)
+        return await self._nearest(vector, where, limit, ["_distance"], with_row_id=True)
+
+    async def matching_places(self, text: str, where: str | None, limit: int) -> pa.Table | None:
+        """As `matching`, with each row's address (`_rowid`) in place of what is shown of it."""
+        if not await self.is_indexed():
+            return None
+        return await self._matching(text, where, limit, ["vector", "_score"], with_row_id=True)
+
+    async def rows_at(self, addresses: Sequence[int]) -> pa.Table | None:
+        """The hits of these rows in no order, each with its `_rowid`; None where one is not there any more.
+
+        An address names one row for ever: what is written anew, or moved, has another one.
+        """
+
+        async def ask(wanted: Sequence[str]) -> pa.Table:
+            return await _found(self._table.take_row_ids(list(addresses)).select(list(wanted)).with_row_id())
+
+        found = await self._hits(ask)
+        return found if found.num_rows == len(addresses) else None
+
     async def _hits(self, ask: Callable[[Sequence[str]], Awaitable[pa.Table]]) -> pa.Table:
         """What `ask` finds, told the columns to read, with those of a hit."""
         if PACKED in await self.names():

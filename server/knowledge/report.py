@@ -160,7 +160,8 @@ class Found(msgspec.Struct, frozen=True):
     """`hits` nearest first. `tokens` were embedded for the query. `version` is the table's, which each write raises.
 
     `weights` are those of the vector and the text leg in a hybrid search, `scale` is what its scores were
-    measured by, and `legs` are the ids that each leg found, best first. `rerank_tokens` were read by a reranker.
+    measured by, and `places` are those of the hits in each leg that found them, from 1. `rerank_tokens` were read by a
+    reranker.
     `mode` is how it was searched; `note` says why, where that is not as it was asked. `tiers` were searched, the cold
     one for the reason `why`; `is_kept` is of an answer that an earlier search found.
     """
@@ -171,7 +172,7 @@ class Found(msgspec.Struct, frozen=True):
     version: int
     weights: tuple[float, float]
     scale: Scale
-    legs: dict[str, list[str]]
+    places: dict[str, dict[str, int]]
     rerank_tokens: int = 0
     mode: str = "hybrid"
     note: str | None = None

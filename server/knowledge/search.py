@@ -5,7 +5,7 @@ import math
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence, Set
 from dataclasses import dataclass
-from itertools import islice
+from itertools import islice, takewhile
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 import msgspec
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 Mode = Literal["vector", "text", "hybrid"]
 Row = Mapping[str, Any]
+Key = str | int
+"""Of a row: its id, or its address where the row itself was not read."""
 Vector = NDArray[np.float32]
 
 _DEPTH = 100
@@ -70,36 +72,55 @@ class Legs:
         self.by_text: pa.Table | None = None
         self.embedded: Embedded | None = None
         self.timings_ms: dict[str, float] = {}
+        self._is_whole = True
         self._store = store
         self._query = query
         self._embed = embed
         self._depth = max(_DEPTH, query.k) if query.mode == "hybrid" else query.k
 
-    async def run(self) -> None:
+    async def run(self, *, whole: bool = True) -> None:
+        """With `whole`, what was found has all columns of a hit; else `_rowid`, its address, in place of them."""
+        self._is_whole = whole
         match self._query.mode:
             case "vector":
-                await self._vector()
+                await self._vector(whole)
             case "text":
-                await self._text()
+                await self._text(whole)
             case "hybrid":
-                await asyncio.gather(self._vector(), self._text())
+                await asyncio.gather(self._vector(whole), self._text(whole))
+
+    async def complete(self) -> None:
+        """Have whole rows: where only addresses were read, all is searched once more."""
+        if not self._is_whole:
+            await self.run()
+
+    def keys(self) -> dict[str, list[Any]]:
+        """By leg what it found, best first: ids, or addresses."""
+        tables = {"vector": self.by_vector, "text": self.by_text}
+        return {
+            name: _values(table, "id" if "id" in table.column_names else "_rowid")
+            for name, table in tables.items()
+            if table is not None
+        }
 
     def documents(self) -> set[str]:
         """Of the rows that were found."""
         tables = (self.by_vector, self.by_text)
         return {each for table in tables if table is not None for each in _values(table, "document_id")}
 
-    async def _vector(self) -> None:
+    async def _vector(self, whole: bool) -> None:
         started = time.perf_counter()
-        self.embedded = await self._embed(self._query.text)
+        self.embedded = self.embedded or await self._embed(self._query.text)
         found = time.perf_counter()
-        self.by_vector = await self._store.nearest(self.embedded.vector, self._query.where, self._depth)
+        search = self._store.nearest if whole else self._store.nearest_places
+        self.by_vector = await search(self.embedded.vector, self._query.where, self._depth)
         self.timings_ms["embed"] = (found - started) * 1000
         self.timings_ms["vector"] = (time.perf_counter() - found) * 1000
 
-    async def _text(self) -> None:
+    async def _text(self, whole: bool) -> None:
         started = time.perf_counter()
-        self.by_text = await self._store.matching(self._query.text, self._query.where, self._depth)
+        search = self._store.matching if whole else self._store.matching_places
+        self.by_text = await search(self._query.text, self._query.where, self._depth)
         self.timings_ms["text"] = (time.perf_counter() - started) * 1000
 
 
@@ -133,19 +154,55 @@ def _joined(
 class Ranking:
     """`rows` nearest first, each with its score from 0 to 1 and its raw scores.
 
-    `legs` are the ids each leg found, best first; `scale` is what their scores were measured by.
+    `places` are theirs in each leg that found them, by id and from 1; `scale` is what the scores were measured by.
     """
 
     rows: list[tuple[Row, float, dict[str, float]]]
-    legs: dict[str, list[str]]
+    places: dict[str, dict[str, int]]
     scale: Scale
 
 
+async def searched(store: "Reading", query: Query, embed: Callable[[str], Awaitable[Embedded]]) -> tuple[Legs, Ranking]:
+    """What one store finds. Where two legs bring more than is shown, the rows are read of that alone.
+
+    Reading all of them is most of a hybrid search. Rows that are written anew between the two have another address
+    then: all is searched once more, as a whole.
+    """
+    legs = Legs(store, query, embed)
+    if query.mode != "hybrid":
+        await legs.run()
+        return legs, ranked(legs, query)
+    await legs.run(whole=False)
+    scored = _scored(legs, query)
+    wanted = [key for key in _first(scored.scores, query.k) if isinstance(key, int)]
+    found = await store.rows_at(wanted) if wanted else None
+    if wanted and found is None:
+        await legs.complete()
+        return legs, ranked(legs, query)
+    rows: dict[Key, Row] = {} if found is None else {row["_rowid"]: row for row in found.to_pylist()}
+    return legs, _ranking(scored, rows, query.k)
+
+
 def ranked(legs: Legs, query: Query) -> Ranking:
-    """At most `query.k` rows."""
-    tables = {"vector": legs.by_vector, "text": legs.by_text}
-    ids = {name: _values(table, "id") for name, table in tables.items() if table is not None}
-    cosines, words = _cosines(legs, ids), _scores(legs.by_text, ids.get("text"), "_score")
+    """At most `query.k` rows, of legs with whole rows."""
+    scored = _scored(legs, query)
+    return _ranking(scored, _rows(legs, scored.keys, _first(scored.scores, query.k)), query.k)
+
+
+@dataclass(frozen=True)
+class _Scored:
+    """All that the legs found: `scores` best first, `keys` by leg, and the raw scores."""
+
+    scores: dict[Key, float]
+    keys: dict[str, list[Key]]
+    cosines: dict[Key, float]
+    words: dict[Key, float]
+    scale: Scale
+
+
+def _scored(legs: Legs, query: Query) -> _Scored:
+    keys = legs.keys()
+    cosines, words = _cosines(legs, keys), _scores(legs.by_text, keys.get("text"), "_score")
     scale = Scale.of(query.text, words.values(), cosines.values())
     match query.mode:
         case "vector":
@@ -154,10 +211,24 @@ def ranked(legs: Legs, query: Query) -> Ranking:
             scores = best_first({key: of_bm25(score) for key, score in words.items()})
         case "hybrid":
             scores = fused(cosines, words, query.weights, scale)
-    best = list(islice(scores.items(), query.k))
-    shown = _rows(legs, ids, [key for key, _ in best])
-    rows = [(shown[key], score, _raw(key, cosines, words)) for key, score in best]
-    return Ranking(rows, ids, scale)
+    return _Scored(scores, keys, cosines, words, scale)
+
+
+def _first(scores: Mapping[Key, float], k: int) -> list[Key]:
+    """The best `k`, and all whose score is no less than the last of these."""
+    best = list(islice(scores.items(), k))
+    return [*takewhile(lambda key: scores[key] >= best[-1][1], scores)] if best else []
+
+
+def _ranking(scored: _Scored, rows: Mapping[Key, Row], k: int) -> Ranking:
+    """Of these rows by key; ties are broken by id, which stays where an address does not."""
+    order = sorted(rows, key=lambda key: (-scored.scores[key], rows[key]["id"]))[:k]
+    places = {
+        name: {rows[key]["id"]: place for place, key in enumerate(keys, 1) if key in rows}
+        for name, keys in scored.keys.items()
+    }
+    shown = [(rows[key], scored.scores[key], _raw(key, scored.cosines, scored.words)) for key in order]
+    return Ranking(shown, places, scored.scale)
 
 
 def hit(
@@ -194,18 +265,18 @@ def widened(found: Hit, around: Sequence[Row]) -> Hit:
     return msgspec.structs.replace(found, text=text, start=start, end=start + len(text))
 
 
-def _raw(key: str, cosines: Mapping[str, float], words: Mapping[str, float]) -> dict[str, float]:
+def _raw(key: Key, cosines: Mapping[Key, float], words: Mapping[Key, float]) -> dict[str, float]:
     found = {"vector": cosines.get(key), "text": words.get(key)}
     return {name: score for name, score in found.items() if score is not None}
 
 
-def _scores(table: "pa.Table | None", ids: Sequence[str] | None, column: str) -> dict[str, float]:
-    return {} if table is None or ids is None else dict(zip(ids, _values(table, column), strict=True))
+def _scores(table: "pa.Table | None", keys: Sequence[Key] | None, column: str) -> dict[Key, float]:
+    return {} if table is None or keys is None else dict(zip(keys, _values(table, column), strict=True))
 
 
-def _cosines(legs: Legs, ids: Mapping[str, Sequence[str]]) -> dict[str, float]:
+def _cosines(legs: Legs, keys: Mapping[str, Sequence[Key]]) -> dict[Key, float]:
     """Of every row either leg found; for those of the text leg from their stored vectors."""
-    distances = _scores(legs.by_vector, ids.get("vector"), "_distance")
+    distances = _scores(legs.by_vector, keys.get("vector"), "_distance")
     cosines = {key: 1.0 - distance for key, distance in distances.items()}
     if legs.embedded is None or legs.by_text is None or legs.by_text.num_rows == 0:
         return cosines
@@ -213,19 +284,19 @@ def _cosines(legs: Legs, ids: Mapping[str, Sequence[str]]) -> dict[str, float]:
     vectors = column.flatten().to_numpy().reshape(legs.by_text.num_rows, -1)
     sizes = np.maximum(np.linalg.norm(vectors, axis=1), _SMALLEST)
     found = vectors @ legs.embedded.vector / sizes
-    return dict(zip(ids["text"], found.tolist(), strict=True)) | cosines
+    return dict(zip(keys["text"], found.tolist(), strict=True)) | cosines
 
 
 def _values(table: "pa.Table", column: str) -> list[Any]:
     return list(table[column].to_pylist())
 
 
-def _rows(legs: Legs, ids: Mapping[str, Sequence[str]], wanted: Sequence[str]) -> dict[str, Row]:
+def _rows(legs: Legs, keys: Mapping[str, Sequence[Key]], wanted: Sequence[Key]) -> dict[Key, Row]:
     """By id; of each table all at once, and of no others, for this is the dearest part of a ranking."""
-    found: dict[str, Row] = {}
+    found: dict[Key, Row] = {}
     for name, table in (("vector", legs.by_vector), ("text", legs.by_text)):
         if table is not None:
-            places = dict(zip(ids[name], range(table.num_rows), strict=True))
+            places = dict(zip(keys[name], range(table.num_rows), strict=True))
             here = [places[key] for key in wanted if key in places and key not in found]
             told = table.drop_columns(["vector"]) if "vector" in table.column_names else table
             found |= {row["id"]: row for row in told.take(here).to_pylist()} if here else {}

@@ -94,6 +94,15 @@ class Snapshot:
 
         `vector` is of unit length, `limit` at least 1, and there are rows.
         """
+        numbers, distances = self._nearest(vector, limit)
+        return self._hits(numbers).append_column("_distance", distances)
+
+    def places(self, vector: Matrix, limit: int) -> pa.Table:
+        """As `search`, with each row's address (`_rowid`) in place of its hit."""
+        numbers, distances = self._nearest(vector, limit)
+        return pa.table({"_rowid": pa.array(self.addresses[numbers]), "_distance": distances})
+
+    def _nearest(self, vector: Matrix, limit: int) -> "tuple[Numbers, pa.Array[Any]]":
         numbers, cosines = self._scored(vector, limit)
         if not self._is_whole:
             cosines[~self.alive[numbers]] = _DEAD
@@ -103,14 +112,18 @@ class Snapshot:
         order = np.argsort(-cosines, kind="stable")
         if not self._is_whole:
             order = order[cosines[order] > _DEAD]
-        found = self._hits(numbers[order])
-        return found.append_column("_distance", pa.array(1 - cosines[order], pa.float32()))
+        return numbers[order], pa.array(1 - cosines[order], pa.float32())
 
     def at(self, addresses: Addresses) -> pa.Table | None:
-        """The hits of these rows in their order, each with its `vector`; None where one is not here. Blocks.
+        """The hits of these rows in their order; None where one is not here. Blocks.
 
         There is at least one address.
         """
+        numbers = self._numbers(addresses)
+        return None if numbers is None else self._hits(numbers)
+
+    def vectors_at(self, addresses: Addresses) -> "pa.Array[Any] | None":
+        """Their vectors of unit length, as `at` gives hits."""
         numbers = self._numbers(addresses)
         if numbers is None:
             return None
@@ -119,8 +132,7 @@ class Snapshot:
         vectors[in_tail] = self.tail[numbers[in_tail] - self.first]
         if self.lists is not None:
             vectors[~in_tail] = self.lists.at(numbers[~in_tail])
-        column = pa.FixedSizeListArray.from_arrays(pa.array(vectors.ravel(), pa.float32()), vectors.shape[1])
-        return self._hits(numbers).append_column("vector", column)
+        return pa.FixedSizeListArray.from_arrays(pa.array(vectors.ravel(), pa.float32()), vectors.shape[1])
 
     def _numbers(self, addresses: Addresses) -> Numbers | None:
         if not len(self.addresses):

@@ -20,18 +20,16 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from server.knowledge import index
-from server.knowledge.attributes import Types, columns, quoted, written
+from server.knowledge.attributes import Types, quoted, written
 from server.knowledge.document import AttributeValue, digest
-from server.knowledge.hot import Hot
+from server.knowledge.hot_reading import HotReading
 from server.knowledge.leases import Leases
 from server.knowledge.lock import InUse, WriteLock
 from server.knowledge.maintenance import Measure, tail
-from server.knowledge.newest import Newest
 from server.knowledge.optimizer import Optimizer
 from server.knowledge.reading import Reading, among
 from server.knowledge.rows import digests, fitted, rows
 from server.knowledge.shape import Shape, connected, created, free_name, shape_of, tables
-from server.knowledge.snapshot import Snapshot
 from server.knowledge.stored import Cut, Stored
 from server.knowledge.text_index import AUTO, TextIndex
 from server.knowledge.written import NOTHING, Written
@@ -44,34 +42,29 @@ _LARGE = 2000
 """Rows from which on the table is not worth writing anew for a few."""
 _REMEMBERED = 200_000
 """Rows of a table whose ids are read at the first write: of a larger one that would take longer than asking it."""
-_INLINE_ROWS = 256
-"""Rows that the event loop takes from memory itself, in a tenth of a millisecond; a thread costs more."""
 _CONFLICT, _TRIES = "Retryable commit conflict", 5
 _FRAGMENT = np.uint64(32)
 """A row's address is its fragment's number and, in so many bits, its place there."""
 
 
-class Store(Reading):
+class Store(HotReading):
     """Many tasks may read; writes come one at a time. Faults are LanceDB's: OSError, ValueError or RuntimeError."""
 
     def __init__(self, connection: Any, table: Any, shape: Shape, folder: Path, hot: int, language: str) -> None:
-        super().__init__(table, shape.attributes, len(shape.probe))
+        leases = Leases(connection, table)
+        super().__init__(table, shape.attributes, len(shape.probe), leases, folder / f"{table.name}.lance", hot)
         self.shape = shape
         self._connection = connection
         self._folder = folder
         self._lock = WriteLock(folder)
-        self._leases = Leases(connection, table)
+        self._leases = leases
         self._words = TextIndex(self, table, language)
         self._mark: InUse | None = None
         self._commits = 0
-        self._stamp = (-1, "")
-        self._filtered: dict[str, str] = {}
         self._written: Written | None = None
         self._guessed: Written | None = None
         self._altered = 0
         """Grows with each write that was more than new rows, and with each of another process that is noticed."""
-        self._hot = Hot(self._leases.of, self._hit_columns(), hot)
-        self._newest = Newest(folder / f"{table.name}.lance" / "_versions", super().version)
 
     @classmethod
     async def open(cls, folder: Path, shape: Shape, *, hot: int = _HOT, language: str = AUTO) -> "Store":
@@ -108,23 +101,11 @@ class Store(Reading):
         return store
 
     async def close(self) -> None:
-        await self._hot.close()
+        await self.cool()
         self._table.close()
         self._connection.close()
         if self._mark is not None:
             self._mark.let_go()
-
-    async def version(self) -> int:
-        """As of every reading; where nobody wrote since it was last asked, it costs microseconds."""
-        return await self._newest.version()
-
-    async def stamp(self) -> tuple[int, str]:
-        """The newest version and when it was made, which tells copies of a table apart that went on by themselves."""
-        version = await self.version()
-        if self._stamp[0] != version:
-            made = {each["version"]: each["timestamp"] for each in await self._table.list_versions()}
-            self._stamp = version, str(made.get(version))
-        return self._stamp
 
     @property
     def table(self) -> str:
@@ -150,44 +131,6 @@ class Store(Reading):
         """The table as it was at an earlier version, kept until the end. Raises InvalidValue where it is gone."""
         async with self._leases.of(version) as table:
             yield Reading(table, self._types, self.dimension)
-
-    async def nearest(self, vector: NDArray[np.float32], where: str | None, limit: int) -> pa.Table:
-        """As of every reading; from memory where the newest version is there, filters apart, which the disk answers."""
-        self._check(vector)
-        snapshot = self._hot.of(await self.version())
-        if where is not None:
-            self._note_filter(where)
-            places = await self._nearest(vector, where, limit, ["_distance"], with_row_id=True) if snapshot else None
-            found = await _shown(snapshot, places)
-            return await super().nearest(vector, where, limit) if found is None else found
-        if snapshot is None or not snapshot.rows:
-            return await super().nearest(vector, where, limit)
-        unit = vector / max(float(np.linalg.norm(vector)), 1e-12)
-        if snapshot.is_quick:
-            return snapshot.search(unit, limit)
-        return await asyncio.to_thread(snapshot.search, unit, limit)
-
-    async def matching(self, text: str, where: str | None, limit: int) -> pa.Table | None:
-        """As of every reading; what it shows of the rows is from memory where the newest version is there."""
-        if where is not None:
-            self._note_filter(where)
-        snapshot = self._hot.of(await self.version())
-        if snapshot is not None and await self.is_indexed():
-            places = await self._matching(text, where, limit, ["_score"], with_row_id=True)
-            if (found := await _shown(snapshot, places)) is not None:
-                return found
-        return await super().matching(text, where, limit)
-
-    async def warm(self) -> int:
-        """Bring the newest version into memory; answers with the rows that are there, 0 where they do not fit."""
-        self._hot.of(await self.version())
-        await self._hot.settled()
-        return self.hot_rows
-
-    @property
-    def hot_rows(self) -> int:
-        """Rows that are searched in memory."""
-        return self._hot.snapshot.rows if self._hot.snapshot else 0
 
     async def known(self, ids: Sequence[str] | None = None) -> dict[str, Stored]:
         """As `documents`, for who is about to write: of ids that nobody wrote it is known without a look at the table.
@@ -423,25 +366,6 @@ class Store(Reading):
         """While the block lasts, no process cleans up the version that is the newest now."""
         async with self._leases.of(int(await self._table.version())):
             yield
-
-    def _note_filter(self, where: str) -> None:
-        self._filtered |= {name: kind for name, kind in columns(self._types).items() if name in where}
-
-
-async def _shown(snapshot: Snapshot | None, places: pa.Table | None) -> pa.Table | None:
-    """Hits of the rows that the disk found, from memory: reading them is most of a search.
-
-    None where one is not there, or there are none. `places` have `_rowid`, and what was found of each.
-    """
-    if snapshot is None or places is None or not places.num_rows:
-        return None
-    addresses = places["_rowid"].to_numpy()
-    is_quick = snapshot.is_in_order and len(addresses) <= _INLINE_ROWS
-    found = snapshot.at(addresses) if is_quick else await asyncio.to_thread(snapshot.at, addresses)
-    if found is None:
-        return None
-    told = places.drop_columns(["_rowid"])
-    return found.append_column(told.field(0), told.column(0))
 
 
 def _fragments(addresses: NDArray[np.uint64]) -> NDArray[np.int64]:

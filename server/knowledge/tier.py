@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from config.bucket import Bucket
 from server.errors import HearthError, InvalidValue, KnowledgeUnavailable
 from server.knowledge.catalogue import Catalogue, View
-from server.knowledge.search import Embedded, Legs, Query, Ranking, joined_legs, ranked
+from server.knowledge.search import Embedded, Legs, Query, Ranking, joined_legs, ranked, searched
 from server.knowledge.stored import Held, Listed, Stored
 
 if TYPE_CHECKING:
@@ -54,9 +54,7 @@ class Looked:
 
 async def looked_at(store: "Reading", asked: Query, embed: Callable[[str], Awaitable[Embedded]]) -> Looked:
     """A search of local storage alone."""
-    legs = Legs(store, asked, embed)
-    await legs.run()
-    return Looked(legs, ranked(legs, asked), ("warm",), frozenset(), "")
+    return Looked(*await searched(store, asked, embed), ("warm",), frozenset(), "")
 
 
 class Tier:
@@ -198,14 +196,16 @@ class Tier:
         """Search local storage, cold storage, or both; without `tiers` the cold one where the local answer is weak."""
         for _ in range(_TRIES):
             before = await self.catalogue.view()
-            local = Legs(store, asked, embed)
-            if tiers is None or "warm" in tiers or "hot" in tiers:
-                await local.run()
-            ranking = ranked(local, asked)
+            if tiers is None or {"warm", "hot"} & set(tiers):
+                local, ranking = await searched(store, asked, embed)
+            else:
+                local = Legs(store, asked, embed)
+                ranking = ranked(local, asked)
             why = self._reason(tiers, before, ranking, asked)
             if why is None:
                 return Looked(local, ranking, ("warm",), frozenset(), "")
             try:
+                await local.complete()
                 async with asyncio.timeout(None if tiers is not None else _PATIENCE_S):
                     found = await self._beside(store, asked, local, embed, before)
             except (KnowledgeUnavailable, TimeoutError) as error:
