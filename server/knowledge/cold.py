@@ -13,6 +13,7 @@ from typing import Any
 import lancedb
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from config.bucket import Bucket
@@ -40,7 +41,7 @@ class ColdTable(Reading):
         self.moves = -1
         self._connection = connection
         self._words = TextIndex(self, table, language)
-        self._is_large = False
+        self._is_large = self._is_estimated = False
 
     @classmethod
     async def open(
@@ -71,17 +72,21 @@ class ColdTable(Reading):
         if moves == self.moves:
             return
         await self._table.checkout_latest()
-        self._is_large = any(each.columns == ["vector"] for each in await self._table.list_indices())
+        made = [each for each in await self._table.list_indices() if each.columns == ["vector"]]
+        self._is_large = bool(made)
+        self._is_estimated = self._is_large and not any(each.num_unindexed_rows for each in made)
         self.moves = moves
 
     async def nearest(self, vector: NDArray[np.float32], where: str | None, limit: int) -> pa.Table:
-        """As of every reading; where an index answers, `_distance` is what it estimates."""
+        """As of every reading; where an index answers alone, `_distance` is what it estimates."""
         self._check(vector)
         query = self._table.vector_search(vector).distance_type("cosine")
         query = query.nprobes(_PROBES) if self._is_large else query.bypass_vector_index()
+        if self._is_large and not self._is_estimated:
+            query = query.refine_factor(1)  # or what the index estimates would be ranked among what is exact
         query = query.select([*self._hit_columns(), "_distance"]).limit(limit)
         found: pa.Table = await (query.where(where) if where else query).to_arrow()
-        return found
+        return _of_cosines(found) if self._is_estimated else found
 
     async def put(self, rows: pa.Table, ids: Sequence[str]) -> None:
         """These rows and no others of these documents, in one commit."""
@@ -104,6 +109,12 @@ class ColdTable(Reading):
     async def indexing(self, config: Any) -> None:
         """Put an index of words in place of the one there is."""
         await self._table.create_index(WORDS, config=config, replace=True)
+
+
+def _of_cosines(found: pa.Table) -> pa.Table:
+    """LanceDB's RaBitQ estimates the squared distance of unit vectors, which is twice what a cosine lacks of 1."""
+    halves = pc.divide(found["_distance"], pa.scalar(2, pa.float32()))
+    return found.set_column(found.column_names.index("_distance"), "_distance", halves)
 
 
 async def _connected(place: Path | Bucket, collection: str) -> Any:
