@@ -155,8 +155,9 @@ class Runtime:
             shelves = _shelves(recipe, models, state, telemetry, tiers, cache, optimizer)
             stack.push_async_callback(_end, [asyncio.create_task(shelf.keep()) for shelf in shelves.values()])
             files = await Files.open(state, recipe.server.data / "files")
-            opened = VectorStores.open(state, files, models, shelves, recipe.server.data / "vector_stores", optimizer)
-            stores = await stack.enter_async_context(opened)
+            place = recipe.server.data / "vector_stores"
+            stores = VectorStores(state, files, models, shelves, place, optimizer)
+            await stack.enter_async_context(stores)
             runtime = cls(recipe, telemetry, state, models, shelves, files, stores, tiers, cache)
             await stack.enter_async_context(runtime.tools)
             yield runtime

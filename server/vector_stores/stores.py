@@ -5,12 +5,13 @@ import difflib
 import logging
 import shutil
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence, Set
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Mapping, Sequence, Set
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from secrets import token_hex
+from typing import Self
 
 from config.knowledge import ChunkSpec, CollectionSpec
 from server.errors import Conflict, InvalidValue, KnowledgeUnavailable, NotFound, RequestError
@@ -70,7 +71,7 @@ class _Life:
 
 
 class VectorStores:
-    """Make it with `open`, which ends everything with the block. `shelves` are the recipe's, whose tasks it leaves."""
+    """An async context manager, which ends everything with its block. `shelves` are the recipe's, whose tasks it leaves."""
 
     def __init__(
         self,
@@ -89,25 +90,21 @@ class VectorStores:
         self._optimizer = optimizer
         self._lives: dict[str, _Life] = {}
 
-    @classmethod
-    @asynccontextmanager
-    async def open(
-        cls,
-        state: State,
-        files: Files,
-        models: Mapping[str, Served],
-        shelves: Mapping[str, Shelf],
-        folder: Path,
-        optimizer: Optimizer,
-    ) -> AsyncIterator["VectorStores"]:
+    async def __aenter__(self) -> Self:
         """Opens every store there is, and goes on with files that were not taken in yet; returns at once."""
-        stores = cls(state, files, models, shelves, folder, optimizer)
         try:
-            await stores._start()
-            yield stores
-        finally:
-            for name in list(stores._lives):
-                await stores._end(name)
+            await self._start()
+        except BaseException:
+            await self._close()
+            raise
+        return self
+
+    async def __aexit__(self, *raised: object) -> None:
+        await self._close()
+
+    async def _close(self) -> None:
+        for name in list(self._lives):
+            await self._end(name)
 
     # ---- stores -----------------------------------------------------------------------------------------------------
 
