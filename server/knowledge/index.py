@@ -12,9 +12,9 @@ from lancedb.index import FTS, Bitmap, BTree, IvfRq
 KEYS = ("id", "document_id")
 WORDS = "indexed"
 VECTOR_ROWS = 20_000
-_VECTOR_BITS = 4
+_VECTOR_BITS = 6
 """Of each number of a vector in the index. With one bit most of the nearest are missed where vectors have no clusters,
-however many are compared afterwards; four take a tenth of what the vectors do."""
+however many are compared afterwards; with six few have to be, and they take a fifth of what the vectors do."""
 _FILTER_ROWS = 4096
 
 
