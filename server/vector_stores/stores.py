@@ -71,7 +71,7 @@ class _Life:
 
 
 class VectorStores:
-    """An async context manager, which ends everything with its block. `shelves` are the recipe's, whose tasks it leaves."""
+    """A context that ends everything it began. `shelves` are the recipe's, whose tasks it leaves."""
 
     def __init__(
         self,
