@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from server.knowledge.reading import Reading
 from server.knowledge.search import Embedded, Legs, Query, Ranking, ranked, searched
 from server.knowledge.store import Store
 from tests.knowledge.tables import cut, filled, shape, units
@@ -24,7 +25,7 @@ async def embed(_: str) -> Embedded:
     return Embedded(units(1, seed=999)[0], 3)
 
 
-async def both(store: Store, query: Query) -> tuple[Ranking, Ranking]:
+async def both(store: Reading, query: Query) -> tuple[Ranking, Ranking]:
     """With the rows of what is shown, and with all rows."""
     legs = Legs(store, query, embed)
     await legs.run()
@@ -41,6 +42,7 @@ def shown(ranking: Ranking) -> list[Mapping[str, Any]]:
 async def test_both_ways_find_the_same(tmp_path: Path, hot: int) -> None:
     store = await filled(tmp_path, 150, 2, hot=hot)
     await store.index_words()
+    before = await store.version()
     await store.replace([cut(f"d{n}", 3, seed=1000 + n) for n in range(20, 40)])
     await store.delete([f"d{n}" for n in range(50, 60)])
     assert bool(await store.warm()) == bool(hot)
@@ -51,6 +53,9 @@ async def test_both_ways_find_the_same(tmp_path: Path, hot: int) -> None:
         assert [raw.keys() for _, _, raw in few.rows] == [raw.keys() for _, _, raw in whole.rows]
         assert few.places.keys() == whole.places.keys()
         assert {row["id"] for row, _, _ in few.rows} <= {*few.places["vector"], *few.places.get("text", {})}
+    async with store.at(before) as earlier:
+        few, whole = await both(earlier, asked("d55"))
+        assert shown(few) == shown(whole) and few.rows[0][0]["document_id"] == "d55"
     nothing = await both(store, asked(where="document_id = 'd'"))
     assert [ranking.rows for ranking in nothing] == [[], []]
     await store.close()
