@@ -26,7 +26,8 @@ RATE = 50
 _HANDBOOK = Path(__file__).parents[2] / "recipes" / "handbook"
 _WORDS, _STEP = 40, 7
 """Of the handbook, which each document holds; the next begins so many further on."""
-_WARM, _PATIENCE = 25, 60.0
+_WARM, _PATIENCE = 5 * RATE, 60.0
+"""Changes before those that count: with the first ones the server starts a process that keeps the tables."""
 _LOOK = 0.002
 _BROKER = """
 import sys

@@ -8,6 +8,7 @@ import asyncio
 import logging
 import math
 import time
+from collections import deque
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -28,6 +29,8 @@ _SHARE_OF_TIME = 5
 _SHORTEST_REST = 0.25
 _LARGE, _BUSY_S = 2000, 10.0
 """A pass over so many rows, or so soon after another, is worth a process of its own."""
+_MANY = 8
+"""Writes within that time, after which there will be more of them."""
 _BUSY_REST = 4.0
 """After such a pass: each takes time from the writes that go on, and some hundred fragments cost a search little."""
 _LAST_PASS = 5.0
@@ -96,6 +99,7 @@ class Maintenance:
         self._optimizer = optimizer
         self._compacted = -math.inf
         self._rest = _SHORTEST_REST
+        self._latest: deque[float] = deque(maxlen=_MANY)
         self._written = asyncio.Event()
         self._written.set()  # look once at what others left
         self._stopped = asyncio.Event()
@@ -107,6 +111,10 @@ class Maintenance:
     def wake(self) -> None:
         """Something was written."""
         self._written.set()
+        self._latest.append(time.monotonic())
+        are_many = len(self._latest) == _MANY and self._latest[-1] - self._latest[0] < _BUSY_S
+        if are_many and self._optimizer is not None:
+            self._optimizer.expect()
 
     async def close(self, *, last: bool = True) -> None:
         """Let a pass end that has begun, and make one that is due: this process may have been a short one.

@@ -6,10 +6,11 @@ and every change would wait for them meanwhile, and the models' processes comput
 
 import asyncio
 import logging
-from collections.abc import Mapping
+from collections.abc import Coroutine, Mapping
+from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import msgspec
 
@@ -48,7 +49,7 @@ class Optimizer:
         self._running = 0
         self._starting = asyncio.Lock()
         self._ending: asyncio.TimerHandle | None = None
-        self._stopping: set[asyncio.Task[None]] = set()
+        self._background: set[asyncio.Task[object]] = set()
 
     async def __aenter__(self) -> Self:
         return self
@@ -57,7 +58,17 @@ class Optimizer:
         if self._ending is not None:
             self._ending.cancel()
         self._stop()
-        await asyncio.gather(*self._stopping, return_exceptions=True)
+        await asyncio.gather(*self._background, return_exceptions=True)
+
+    def expect(self) -> None:
+        """There will be work: the process takes a second or more of a processor to start, and makes way meanwhile."""
+        if self.worker is None and not self._starting.locked():
+            self._aside(self._expected(), "starting upkeep")
+
+    async def _expected(self) -> None:
+        with suppress(WorkerUnavailable, TimeoutError, OSError):  # who asks is told
+            await self._started()
+        self._rest()
 
     async def optimize(
         self, folder: Path, table: str, filtered: Mapping[str, str], retention: timedelta
@@ -111,6 +122,9 @@ class Optimizer:
     def _stop(self) -> None:
         worker, self.worker = self.worker, None
         if worker is not None:
-            task = asyncio.create_task(worker.stop(), name="ending upkeep")
-            self._stopping.add(task)
-            task.add_done_callback(self._stopping.discard)
+            self._aside(worker.stop(), "ending upkeep")
+
+    def _aside(self, what: Coroutine[Any, Any, object], name: str) -> None:
+        task = asyncio.create_task(what, name=name)
+        self._background.add(task)
+        task.add_done_callback(self._background.discard)

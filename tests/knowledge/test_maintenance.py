@@ -223,6 +223,26 @@ async def test_a_process_that_dies_is_told_and_there_is_another(tmp_path: Path) 
     await store.close()
 
 
+async def test_writes_that_come_one_after_another_start_the_process_before_there_is_work(tmp_path: Path) -> None:
+    store = await filled(tmp_path, 3)
+    async with Optimizer() as optimizer:
+        kept = Maintenance(store, "many", optimizer)
+        for _ in range(7):
+            kept.wake()
+        assert optimizer.worker is None
+        kept.wake()
+        async with asyncio.timeout(60):
+            while optimizer.worker is None:
+                await asyncio.sleep(0)
+        worker = optimizer.worker
+        await worker.wait_ready(60)
+        kept.wake()
+        assert await optimizer.optimize(tmp_path, store.name, {}, timedelta(hours=1)) is not None
+        assert optimizer.worker is worker
+    assert worker.state == "stopped"
+    await store.close()
+
+
 async def test_the_process_ends_once_nobody_needs_it(tmp_path: Path) -> None:
     async with Optimizer(idle_s=0.0) as optimizer:
         with pytest.raises(RuntimeError, match="gone"):
