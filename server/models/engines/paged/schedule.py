@@ -11,6 +11,8 @@ from server.models.engines.paged.pages import Held, Pages
 
 _LEAST = 16
 """Tokens of prompts in every step, however many sequences decode: a new request is never starved by old ones."""
+_MORE = 4
+"""A piece that ends a prompt may be longer by such a part of itself."""
 
 
 @dataclass(eq=False)
@@ -98,10 +100,11 @@ class Schedule:
         works = [Work(each, 1) for each in list(self._running) if each.due == 1 and self._fits(each, 1)]
         left = max(budget - len(works), _LEAST)
         for sequence, share in self._shares(left):
-            count = min(share, left)
+            # A little more costs less than a step of its own, which reads all weights once more.
+            count = share if share - left <= left // _MORE else left
             if count and self._fits(sequence, count):
                 works.append(Work(sequence, count))
-                left -= count
+                left = max(left - count, 0)
         # One planned above may have given its pages to an earlier one since.
         running = set(self._running)
         return [work for work in works if work.sequence in running]
