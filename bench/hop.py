@@ -82,7 +82,7 @@ def _first_local(spec: EchoModel) -> float:
 
 async def _first_worker(worker: Worker) -> float:
     started = time.perf_counter()
-    async with aclosing(worker.call(_requests.encode(_asked("Hello")))) as call:
+    with worker.call(_requests.encode(_asked("Hello"))) as call:
         async for bodies in call:
             if any(isinstance(_events.decode(body), Delta) for body in bodies):
                 return time.perf_counter() - started
