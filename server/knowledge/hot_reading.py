@@ -34,7 +34,6 @@ class HotReading(Reading):
         super().__init__(table, types, dimension)
         self._hot = Hot(leases.of, self._hit_columns(), hot)
         self._newest = Newest(folder / "_versions", super().version)
-        self._stamp = (-1, "")
         self._filtered: dict[str, str] = {}
         """The attributes' columns that searches filtered by, with their types."""
 
@@ -42,13 +41,9 @@ class HotReading(Reading):
         """As of every reading; where nobody wrote since it was last asked, it costs microseconds."""
         return await self._newest.version()
 
-    async def stamp(self) -> tuple[int, str]:
-        """The newest version and when it was made, which tells copies of a table apart that went on by themselves."""
-        version = await self.version()
-        if self._stamp[0] != version:
-            made = {each["version"]: each["timestamp"] for each in await self._table.list_versions()}
-            self._stamp = version, str(made.get(version))
-        return self._stamp
+    async def stamp(self) -> tuple[int, int]:
+        """The newest version and when it came, which tells copies of a table apart that went on by themselves."""
+        return await self.version(), self._newest.changed()
 
     async def nearest(self, vector: NDArray[np.float32], where: str | None, limit: int) -> pa.Table:
         """As of every reading; with a filter the disk answers, and what is shown is from memory."""

@@ -39,6 +39,14 @@ class Newest:
             self._known = look, version
         return version
 
+    def changed(self) -> int:
+        """When the folder changed last, in nanoseconds; 0 where it is not there.
+
+        LanceDB tells the time of a version by listing all of them, a tenth of a millisecond each.
+        """
+        look = self._look()
+        return 0 if look is None else look[-1]
+
     def _look(self) -> _Look | None:
         try:
             found = self._folder.stat()

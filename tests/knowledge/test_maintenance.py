@@ -232,10 +232,9 @@ async def test_writes_that_come_one_after_another_start_the_process_before_there
         assert optimizer.worker is None
         kept.wake()
         async with asyncio.timeout(60):
-            while optimizer.worker is None:
-                await asyncio.sleep(0)
+            await asyncio.gather(*optimizer._background)
         worker = optimizer.worker
-        await worker.wait_ready(60)
+        assert worker is not None and worker.state == "ready"
         kept.wake()
         assert await optimizer.optimize(tmp_path, store.name, {}, timedelta(hours=1)) is not None
         assert optimizer.worker is worker
