@@ -22,12 +22,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import redis
 
 from config.knowledge import ChunkSpec, CollectionSpec, FilesSource, RedisSource
 from server.knowledge import Collection, Current, Document, ingest
 from server.knowledge.document import document_id
 from server.knowledge.record import Records
+from server.knowledge.rows import PACKED, PACKED_COLUMNS
 from server.knowledge.sources.ledger import Ledger
 from server.knowledge.store import Store
 from server.state import State
@@ -78,6 +80,7 @@ class Life:
             found = await store._table.query().to_list()
         assert len({row["id"] for row in found}) == len(found)
         for row in found:
+            assert msgspec.msgpack.decode(row.pop(PACKED)) == [row[name] for name in PACKED_COLUMNS]
             if row["path"] is not None:
                 assert row["document_id"] == document_id(Path(row["path"]))
                 row |= {"id": "", "document_id": "", "path": Path(row["path"]).name, "source": row["source"][:5]}

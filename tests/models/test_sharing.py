@@ -61,10 +61,11 @@ async def test_loading_one_more_unloads_the_one_unused_for_longest(tmp_path: Pat
         assert one.available, "it is loaded when somebody asks"
         await one.ready()
         assert [each.state for each in (pinned, one, two)] == ["ready", "ready", "stopped"]
-        with one._used():
-            loading = asyncio.create_task(two.ready())
-            await asyncio.sleep(0)
-            assert (one.state, two.state) == ("ready", "stopped"), "one that is in use stays"
+        one._begins()
+        loading = asyncio.create_task(two.ready())
+        await asyncio.sleep(0)
+        assert (one.state, two.state) == ("ready", "stopped"), "one that is in use stays"
+        one._ends()
         await loading
         assert [each.state for each in (pinned, one, two)] == ["ready", "stopped", "ready"]
 

@@ -1,6 +1,7 @@
 """A real child process behind a real socket: calls, crashes, hangs, restarts, and nothing left behind."""
 
 import asyncio
+import logging
 import os
 import signal
 from pathlib import Path
@@ -103,6 +104,7 @@ async def test_a_service_that_was_told_something_wrong_is_not_started_again() ->
 
 
 async def test_what_a_service_warns_of_is_in_the_gateways_log(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.WARNING, "hearth.worker")  # commands of other tests silence it
     async with worker() as one:
         await one.wait_ready(30)
     told = [(each.levelname, each.getMessage()) for each in caplog.records if each.name == "hearth.worker.test"]
