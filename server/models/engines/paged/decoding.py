@@ -74,7 +74,8 @@ class CompiledDecoder:
         values: Sequence[Cells],
         threads: int,
     ) -> None:
-        """`weights` have to be such as `possible` says, and packed. `embedding` [vocabulary, hidden] is held."""
+        """`weights` have to be such as `possible` says, and packed; rows of `embedding` [vocabulary, hidden] are looked
+        up. `keys` and `values` are the caches of each layer. Raises MemoryError."""
         shape, kernel = weights.shape, packs.kernel
         self._shape, self._kernel, self._embedding = shape, kernel, embedding
         self._held = (keys, values)
@@ -85,7 +86,7 @@ class CompiledDecoder:
             self._layers[at] = _layer(weights, packs, at, keys[at], values[at])
         self._model = _Model(
             *(shape.layers, shape.hidden, shape.heads, shape.kv_heads, shape.head_dim, shape.ffn, shape.window),
-            *(keys[0].itemsize if keys else 4, kernel.registers, threads, shape.eps),
+            *(keys[0].itemsize, kernel.registers, threads, shape.eps),
             ctypes.addressof(self._layers),
             _linear(packs.packed(("head",))),
             kernel.vector(weights.vector("norm")).ctypes.data,
@@ -110,6 +111,7 @@ class CompiledDecoder:
         angles = positions.astype(np.float32)[:, None] * self._frequencies
         used = [span.pages[: -(-(span.past + len(span.tokens)) // PAGE)] for span in spans]
         rows = [at for end, span in zip(begins[1:], spans, strict=True) for at in range(end - span.wanted, end)]
+        logits = self._room(len(rows))
         arrays: dict[str, NDArray[Any]] = {
             "past": np.array([span.past for span in spans], np.int32),
             "begins": begins,
@@ -119,9 +121,8 @@ class CompiledDecoder:
             "sines": np.sin(angles),
             "rows": np.array(rows, np.int64),
             "state": self._embedded(tokens),
+            "logits": logits,
         }
-        logits = self._room(len(rows))
-        arrays["logits"] = logits
         addresses = {name: array.ctypes.data for name, array in arrays.items()}
         if not self._compute(self._decoder, ctypes.byref(_Step(len(tokens), len(spans), len(rows), **addresses))):
             raise MemoryError(f"a step of {len(tokens)} tokens does not fit into memory")

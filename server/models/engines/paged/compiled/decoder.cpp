@@ -219,7 +219,7 @@ private:
                 const int64_t at = t * group + j;
                 turn(layer, begin + t, head * group + j, room.data() + at * m.dim);
                 seen[at].values = room.data() + (count * group + at) * m.dim;
-                begun(seen[at]);
+                hearth::begin(seen[at], m.dim);
             }
         for (int64_t page = first; page < last; ++page) {
             ahead(page + 1);
@@ -263,8 +263,6 @@ private:
     float* partial(int64_t token, int64_t query, int64_t part) {
         return m_partial.data() + ((token * m_model.heads + query) * m_parts + part) * (m_model.dim + 2);
     }
-
-    void begun(Seen& seen) const { hearth::begin(seen, m_model.dim); }
 
     const float* projected(int64_t token, int64_t head) const {
         return m_qkv.data() + (token * (m_model.heads + 2 * m_model.kv_heads) + head) * m_model.dim;
